@@ -1,0 +1,257 @@
+//! Filling a slot: everything is checked and picked before the first shared byte changes.
+#![allow(unsafe_code)]
+
+use super::{Backend, SlotRef};
+use crate::buffers::{Pool, BOUNCE};
+use crate::error::{Error, Result};
+use crate::layout::{Control, Slot};
+use crate::request::{Buffers, Opcode, RawExtra, RawRequest, Request, MAX_BLOCKS};
+use crate::slot::{owner, State};
+use crate::sync::Ordering;
+
+/// Where the pages of one request are.
+#[derive(Clone, Copy)]
+enum Picked<'q> {
+    /// Nowhere.
+    None,
+    /// In bounce blocks, which the account of the slot lists.
+    Bounce,
+    /// In a registered pool, an index a block.
+    Pool(u16, &'q [u32]),
+}
+
+/// A stack of slots that were free when they were pushed; what finds no room is forgotten.
+#[derive(Debug)]
+pub(super) struct Recent {
+    slots: Box<[u32]>,
+    len: usize,
+}
+
+impl Recent {
+    pub(super) fn new(room: u32) -> Self {
+        Self { slots: vec![0; room as usize].into_boxed_slice(), len: 0 }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, index: u32) {
+        if let Some(place) = self.slots.get_mut(self.len) {
+            *place = index;
+            self.len += 1;
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<u32> {
+        self.len = self.len.checked_sub(1)?;
+        self.slots.get(self.len).copied()
+    }
+}
+
+impl<'r> Backend<'r> {
+    /// A slot of the range that can be filled, if any: the one finished last, since its line is in this cpu's cache and no
+    /// stride of ours tells the communicator's cpu to fetch the next one away. Looks at each slot twice at most.
+    #[inline]
+    pub fn free_slot(&mut self) -> Result<u32> {
+        while let Some(index) = self.free.pop() {
+            // Filled by number meanwhile, if it is not Idle.
+            if self.slots.get(index as usize).is_some_and(|s| owner::look(s).is(State::Idle)) {
+                return Ok(self.first + index);
+            }
+        }
+        self.search()
+    }
+
+    #[cold]
+    fn search(&mut self) -> Result<u32> {
+        let n = self.slots.len() as u32;
+        for _ in 0..n {
+            let index = self.cursor;
+            self.cursor = if index + 1 < n { index + 1 } else { 0 };
+            if self.slots.get(index as usize).is_some_and(|s| owner::look(s).is(State::Idle)) {
+                return Ok(self.first + index);
+            }
+        }
+        Err(Error::NoFreeSlot)
+    }
+
+    /// Writes a request into `slot` of the range, which then is Filling. Neither blocks nor allocates. On an error nothing
+    /// has changed: `BadSlot`, `SlotBusy`, `NoFreeBuffer`, or what is wrong with the request.
+    #[inline]
+    pub fn fill(&mut self, slot: u32, request: &Request<'_>) -> Result<SlotRef> {
+        let (s, index) = self.own(slot)?;
+        let mut raw = request.encode()?;
+        if !owner::look(s).is(State::Idle) {
+            return Err(Error::SlotBusy);
+        }
+        // Idle: what an earlier request of this slot held is free (R5).
+        self.bounce.release(index);
+        let picked = self.pick(index, request)?;
+        match picked {
+            Picked::None => {}
+            Picked::Bounce => raw.arg = self.bounce_base() + self.bounce.blocks(index).first().copied().unwrap_or(0),
+            Picked::Pool(id, indexes) => {
+                raw.pool = id;
+                raw.arg = indexes.first().copied().unwrap_or(0);
+            }
+        }
+        let Ok(filling) = owner::begin_fill(s) else {
+            self.bounce.release(index);
+            return Err(Error::SlotBusy);
+        };
+        if let Buffers::Image(image) = request.buffers {
+            copy_image(self.parts.pools.get(BOUNCE)?, self.bounce_base(), self.bounce.blocks(index), image);
+        }
+        self.write(s, index, &raw, request, picked);
+        Ok(SlotRef::new(slot, filling))
+    }
+
+    /// Chooses and checks the buffers; takes bounce blocks for the slot.
+    #[inline]
+    fn pick<'q>(&mut self, index: usize, request: &Request<'q>) -> Result<Picked<'q>> {
+        let n = usize::from(request.count);
+        match request.buffers {
+            Buffers::None if !request.opcode.has_buffers() => Ok(Picked::None),
+            Buffers::Image(image) if request.opcode.takes_images() => {
+                if image.len() != n * self.parts.geometry.block_size as usize {
+                    return Err(Error::BadCount);
+                }
+                self.take_bounce(index, n)
+            }
+            Buffers::Bounce if request.opcode.fills_buffers() => self.take_bounce(index, n),
+            Buffers::Pool(id, indexes) if request.opcode.has_buffers() && id != BOUNCE => {
+                check_pool(self.parts.pools.get(id)?, indexes, n)?;
+                Ok(Picked::Pool(id, indexes))
+            }
+            _ => Err(Error::BadRequest),
+        }
+    }
+
+    #[inline]
+    fn take_bounce<'q>(&mut self, index: usize, n: usize) -> Result<Picked<'q>> {
+        if self.parts.pools.get(BOUNCE).is_err() {
+            return Err(Error::BadPool);
+        }
+        if !self.bounce.has(n) {
+            self.reclaim_bounce();
+        }
+        self.bounce.take(index, n)?;
+        Ok(Picked::Bounce)
+    }
+
+    /// Number of the range's first bounce block in its pool.
+    #[inline]
+    fn bounce_base(&self) -> u32 {
+        self.first * self.parts.geometry.bounce_per_slot
+    }
+
+    /// Frees the blocks of cancelled requests that the communicator has given back meanwhile.
+    #[cold]
+    fn reclaim_bounce(&mut self) {
+        for (index, slot) in self.slots.iter().enumerate() {
+            if owner::look(slot).is(State::Idle) {
+                self.bounce.release(index);
+            }
+        }
+    }
+
+    /// Writes the request bytes of a slot that is Filling.
+    #[inline]
+    fn write(&mut self, slot: &Slot, index: usize, raw: &RawRequest, request: &Request<'_>, picked: Picked<'_>) {
+        // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
+        slot.request.with_mut(|p| unsafe { p.write(*raw) });
+        if raw.needs_extra() || !self.introduced.get(index).copied().unwrap_or(false) {
+            self.write_control(slot, index, request.extra());
+        }
+        if request.opcode.is_mutation() {
+            // Relaxed: published by the Submitted store (SL_1); 0 says "not claimed since it was filled" (R4).
+            slot.claim_seq.store(0, Ordering::Relaxed);
+            // Relaxed: as above; a mark that is 2^24 generations old must not come true.
+            slot.orphan.store(0, Ordering::Relaxed);
+        }
+        if raw.needs_vector() {
+            self.write_vector(slot, index, request, picked);
+        }
+    }
+
+    /// Writes the second line of a slot that is Filling: at its first filling, and when the request needs it.
+    #[cold]
+    fn write_control(&mut self, slot: &Slot, index: usize, extra: RawExtra) {
+        let control = Control {
+            life: self.life,
+            owner_first: self.first,
+            owner_count: self.slots.len() as u32,
+            owner_pid: self.home.pid(),
+            extra,
+        };
+        // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
+        slot.control.with_mut(|p| unsafe { p.write(control) });
+        if let Some(i) = self.introduced.get_mut(index) {
+            *i = true;
+        }
+    }
+
+    /// Writes the vector part of a slot that is Filling.
+    #[cold]
+    fn write_vector(&mut self, slot: &Slot, index: usize, request: &Request<'_>, picked: Picked<'_>) {
+        let (base, indexes) = match picked {
+            Picked::None => (0, &[][..]),
+            Picked::Bounce => (self.bounce_base(), self.bounce.blocks(index)),
+            Picked::Pool(_, indexes) => (0, indexes),
+        };
+        slot.vector.with_mut(|p| {
+            // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1); every bit pattern is a value, so a
+            // reference is sound.
+            let to = unsafe { &mut *p };
+            for (place, index) in to.buffers.iter_mut().zip(indexes) {
+                *place = base + *index;
+            }
+            for (place, lsn) in to.lsns.iter_mut().zip(request.block_lsns) {
+                *place = *lsn;
+            }
+        });
+    }
+
+    /// Marks the bounce blocks that requests of this range, not Idle, still name (R5). At attach.
+    pub(super) fn derive_bounce(&mut self) {
+        let base = self.bounce_base();
+        for (index, slot) in self.slots.iter().enumerate() {
+            if matches!(owner::look(slot).state(), Some(State::Idle | State::Filling)) {
+                continue;
+            }
+            // SAFETY: request bytes are immutable from Submitted to Idle (R10), and only this owner makes a slot
+            // Filling again.
+            let (raw, vector) = unsafe { (slot.request.with(|p| p.read()), slot.vector.with(|p| p.read())) };
+            if raw.pool != BOUNCE || !raw.opcode().is_some_and(Opcode::has_buffers) {
+                continue;
+            }
+            let many = raw.needs_vector();
+            for i in 0..usize::from(raw.count).min(MAX_BLOCKS) {
+                let block = if many { vector.buffers.get(i).copied().unwrap_or(u32::MAX) } else { raw.arg };
+                self.bounce.mark(index, block.wrapping_sub(base));
+            }
+        }
+    }
+}
+
+/// Copies the images into the bounce blocks just taken.
+#[inline]
+fn copy_image(pool: &Pool, base: u32, blocks: &[u32], image: &[u8]) {
+    for (block, page) in blocks.iter().zip(image.chunks_exact(pool.block_size())) {
+        // SAFETY: the block was taken for a slot that is Filling, so it is the owner's alone (R5). It is in range, so
+        // the copy cannot be refused.
+        let _ = unsafe { pool.write(base + *block, 0, page) };
+    }
+}
+
+/// Each index in range and named once.
+fn check_pool(pool: &Pool, indexes: &[u32], n: usize) -> Result<()> {
+    if indexes.len() != n {
+        return Err(Error::BadCount);
+    }
+    for (i, index) in indexes.iter().enumerate() {
+        if *index >= pool.count() || indexes.iter().skip(i + 1).any(|other| other == index) {
+            return Err(Error::BadBuffer);
+        }
+    }
+    Ok(())
+}

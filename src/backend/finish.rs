@@ -1,0 +1,107 @@
+//! Taking the result: copy the pages out, then give the slot back.
+#![allow(unsafe_code)]
+
+use super::cancel::own_request;
+use super::wait::{judge, Wait};
+use super::{Backend, SlotRef};
+use crate::buffers::BOUNCE;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::request::{Completion, Opcode, Request};
+use crate::slot::{owner, Word};
+use crate::stats::OwnerCounter;
+
+impl<'r> Backend<'r> {
+    /// The result of a complete request, which stays as it is. `NotCompleted` or `Stale` otherwise.
+    pub fn result(&self, request: SlotRef) -> Result<Completion> {
+        let (slot, _) = self.own(request.slot)?;
+        self.completed(request)?;
+        // SAFETY: Completed, so the result is the owner's to read (I1), and SL_2 made it visible.
+        Ok(slot.result.with(|p| unsafe { p.read() }))
+    }
+
+    /// Copies bounce block `i` of a complete read to `to` (at most a block's length); `BadBuffer` if it has no such block.
+    pub fn copy_out(&self, request: SlotRef, i: usize, to: &mut [u8]) -> Result<()> {
+        let block = self.bounce_block(request, i)?;
+        // SAFETY: Completed, so the blocks of the slot are the owner's to read (R5).
+        unsafe { self.parts.pools.get(BOUNCE)?.read(block, to) }
+    }
+
+    /// Bounce block `i` of a complete read, in place. It stays valid until the request is finished, which needs
+    /// `&mut self`.
+    pub fn page(&self, request: SlotRef, i: usize) -> Result<&[u8]> {
+        let block = self.bounce_block(request, i)?;
+        let pool = self.parts.pools.get(BOUNCE)?;
+        let at = pool.at(block).ok_or(Error::BadBuffer)?;
+        // SAFETY: Completed, so no one writes the blocks of the slot until it is Idle (I2, R5), and making it so takes
+        // `&mut self`; `at` is valid for a block.
+        Ok(unsafe { core::slice::from_raw_parts(at, pool.block_size()) })
+    }
+
+    fn bounce_block(&self, request: SlotRef, i: usize) -> Result<u32> {
+        let (slot, index) = self.own(request.slot)?;
+        self.completed(request)?;
+        if !own_request(slot).opcode().is_some_and(Opcode::fills_buffers) {
+            return Err(Error::BadBuffer);
+        }
+        let block = self.bounce.blocks(index).get(i).ok_or(Error::BadBuffer)?;
+        Ok(self.first * self.parts.geometry.bounce_per_slot + *block)
+    }
+
+    #[inline]
+    fn completed(&self, request: SlotRef) -> Result<Word> {
+        let (slot, _) = self.own(request.slot)?;
+        let word = owner::look(slot);
+        if judge(word, request)? {
+            Ok(word)
+        } else {
+            Err(Error::NotCompleted)
+        }
+    }
+
+    /// Takes the result of a complete request and gives the slot back, with its bounce blocks. Never blocks.
+    #[inline]
+    pub fn finish(&mut self, request: SlotRef) -> Result<Completion> {
+        let (slot, index) = self.own(request.slot)?;
+        let word = self.completed(request)?;
+        // SAFETY: Completed, so the result is the owner's to read (I1), and SL_2 made it visible.
+        let completion = slot.result.with(|p| unsafe { p.read() });
+        let moved = owner::finish(slot, word);
+        moved.owed.pay(&self.parts, slot);
+        self.bounce.release(index);
+        self.free.push(index as u32);
+        self.stats.add(OwnerCounter::Finished, 1);
+        if !completion.is_ok() {
+            self.stats.add(OwnerCounter::Failed, 1);
+        }
+        if let Some((sampled, since)) = self.sample {
+            if sampled == request {
+                self.sample = None;
+                self.stats.record(clock::now().saturating_sub(since));
+            }
+        }
+        Ok(completion)
+    }
+
+    /// One request from fill to finish; the pages of a read are copied to `to` (whole blocks). If the wait fails, a read is
+    /// cancelled; a mutation that cannot be is left to the next owner of the slot, and the error says what happened.
+    pub fn call(&mut self, request: &Request<'_>, wait: &Wait<'_>, to: &mut [u8]) -> Result<Completion> {
+        let slot = self.free_slot()?;
+        let r = self.fill(slot, request)?;
+        self.submit(r)?;
+        if let Err(e) = self.wait(r, wait) {
+            match self.cancel(r, &Wait { until: wait.until, interrupt: None }) {
+                Err(Error::AlreadyCompleted) => {}
+                _ => return Err(e),
+            }
+        }
+        if self.result(r)?.is_ok() {
+            for (i, page) in to.chunks_mut(self.parts.geometry.block_size as usize).enumerate() {
+                if i < usize::from(request.count) && request.opcode.fills_buffers() {
+                    self.copy_out(r, i, page)?;
+                }
+            }
+        }
+        self.finish(r)
+    }
+}

@@ -1,0 +1,28 @@
+//! CLOCK_MONOTONIC in nanoseconds, the clock of every deadline.
+#![allow(unsafe_code)]
+
+/// Time stands still in a model: a run must not depend on how long it takes.
+#[cfg(any(feature = "loom", feature = "shuttle"))]
+#[must_use]
+pub fn now() -> u64 {
+    1
+}
+
+/// Now, in ns of CLOCK_MONOTONIC; 0 if the kernel refuses, which it does not for this clock.
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
+#[must_use]
+pub fn now() -> u64 {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is a valid place for the answer.
+    let rc = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut ts) };
+    if rc != 0 {
+        return 0;
+    }
+    (ts.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(ts.tv_nsec as u64)
+}
+
+/// Nanoseconds as the kernel takes them.
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
+pub(crate) fn timespec(ns: u64) -> libc::timespec {
+    libc::timespec { tv_sec: (ns / 1_000_000_000) as libc::time_t, tv_nsec: (ns % 1_000_000_000) as libc::c_long }
+}

@@ -1,0 +1,49 @@
+//! The life of the server that a region serves (R1): its writes must never run after the next life's redo.
+
+use crate::backend::{Backend, Wait};
+use crate::error::{Error, Result};
+use crate::liveness::{LockFile, LIFE_BYTE};
+use crate::region::Region;
+use crate::sync::Ordering;
+
+/// A server's hold on a region. Lives as long as the server; the kernel lets go of it at death.
+#[derive(Debug)]
+pub struct ServerLife {
+    life: u32,
+    _lock: LockFile,
+}
+
+impl ServerLife {
+    /// Begins a new life of `region` for the server with this system identifier: `LifeHeld` while another server lives.
+    /// Raises the life, so that no request of an older one is claimed any more. Call [`ServerLife::settle`] next, before
+    /// redo or anything else issues a request.
+    pub fn begin(region: &Region, system_identifier: u64) -> Result<Self> {
+        region.check_process()?;
+        let lock = region.lock_file()?;
+        if !lock.try_lock(LIFE_BYTE, 1)? {
+            return Err(Error::LifeHeld);
+        }
+        let shared = &region.parts().header.life;
+        // Relaxed: only the holder of the life lock writes them, and its backends start afterwards.
+        let life = shared.life.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        shared.life.store(life, Ordering::Relaxed);
+        shared.pid.store(std::process::id(), Ordering::Relaxed);
+        shared.system_identifier.store(system_identifier, Ordering::Relaxed);
+        Ok(Self { life, _lock: lock })
+    }
+
+    /// Settles every slot of older lives: reads and mutations that nobody claimed are withdrawn, claimed mutations waited
+    /// for. Returns how many there were. `OwnerAlive` while a process of an older life still owns slots; after `TimedOut`,
+    /// `Interrupted` or `CommunicatorGone` log it and call again.
+    pub fn settle(&self, region: &Region, wait: &Wait<'_>) -> Result<u32> {
+        let slots = region.parts().slots.len() as u32;
+        let mut all = Backend::attach(region, 0, slots)?;
+        all.settle(wait, true)
+    }
+
+    /// Number of this life.
+    #[must_use]
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+}

@@ -1,0 +1,231 @@
+//! Reaping: hints become claims, in batches; parking when there is nothing; the audit.
+
+use super::claim::{self, Claim};
+use super::role::Communicator;
+use crate::clock;
+use crate::doorbell::{self, Parked};
+use crate::layout::Slot;
+use crate::ring::{self, Consumer};
+use crate::slot::{communicator, State, Word};
+use crate::stats::RoleCounter;
+
+/// How often an idle communicator looks at every slot, in ns (R14).
+const AUDIT_EVERY: u64 = 1_000_000_000;
+
+/// How long to collect requests before the first batch is handed on: as io_uring's wait-min.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gather {
+    /// Return as soon as so many were claimed.
+    pub requests: usize,
+    /// Or when this time is up and there is at least one, in ns.
+    pub ns: u64,
+}
+
+impl<'r> Communicator<'r> {
+    /// Claims up to `max` requests and gives each to `each`; returns how many. Never blocks. `to` is Copying for a
+    /// communicator that answers inside `each`, Processing for one that hands requests on.
+    #[inline]
+    pub fn reap(&mut self, max: usize, to: State, mut each: impl FnMut(Claim<'r>)) -> usize {
+        let parts = self.parts;
+        if ring::has_pending(parts) {
+            self.take_pending();
+        }
+        let mut n = 0;
+        let mut stale = 0;
+        // At most a ring's length of hints a call, however many are stale; those of the bitmap are taken to the last.
+        let mut rest = parts.cells.len();
+        loop {
+            let number = match self.hinted.pop() {
+                Some(number) => number,
+                None if n >= max || rest == 0 => break,
+                None => match self.consumer.next(parts) {
+                    Some(number) => number,
+                    None => break,
+                },
+            };
+            rest = rest.saturating_sub(1);
+            // Claimed before anything that can fail (R14). One call of `each` in the code, so that it is inlined.
+            match self.claim(number, to) {
+                Some(claim) => {
+                    n += 1;
+                    each(claim);
+                }
+                None => stale += 1,
+            }
+        }
+        if n + stale > 0 {
+            self.count(n as u64, stale as u64);
+        }
+        n
+    }
+
+    /// Takes over what the pending bitmap hints at. What a panic in `each` leaves is the next reap's.
+    #[cold]
+    fn take_pending(&mut self) {
+        let hinted = &mut self.hinted;
+        self.consumer.take_pending(self.parts, |number| hinted.push(number));
+    }
+
+    fn count(&mut self, claimed: u64, stale: u64) {
+        let stats = self.parts.role_stats;
+        let counts = core::mem::take(&mut self.consumer.counts);
+        stats.add_reaper(RoleCounter::Batches, 1);
+        stats.add_reaper(RoleCounter::Claimed, claimed);
+        stats.add_reaper(RoleCounter::StaleHints, stale);
+        stats.add_reaper(RoleCounter::SteppedOver, counts.stepped_over);
+        stats.add_reaper(RoleCounter::PendingHints, counts.pending);
+        stats.add_reaper(RoleCounter::Damage, counts.damage);
+    }
+
+    /// Rows 3, 4 and 11: what a hint leads to. `None`: nothing to claim.
+    #[inline(always)]
+    fn claim(&mut self, number: u32, to: State) -> Option<Claim<'r>> {
+        let slot = ring::slot_at(self.parts, number)?;
+        let word = communicator::look(slot);
+        if !word.is(State::Submitted) {
+            if word.is(State::Withdrawn) {
+                claim::free(self.parts, slot, word);
+            }
+            return None;
+        }
+        match communicator::claim(slot, word, to, self.epoch) {
+            Ok(moved) => self.read(slot, number, moved.word),
+            Err(now) => {
+                if now.is(State::Withdrawn) {
+                    claim::free(self.parts, slot, now);
+                }
+                None
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn read(&mut self, slot: &'r Slot, number: u32, word: Word) -> Option<Claim<'r>> {
+        match Claim::read(self.parts, slot, number, word, false) {
+            Ok(mut claim) => {
+                if word.is(State::Processing) {
+                    claim.defer();
+                }
+                Some(claim)
+            }
+            Err(refused) => {
+                refused.answer(self.parts, slot, word);
+                None
+            }
+        }
+    }
+
+    /// Claims everything Submitted and gives back everything Withdrawn, without any hint: after the inheritance was
+    /// admitted, and after damage (#18, R15).
+    pub fn sweep(&mut self, to: State, mut each: impl FnMut(Claim<'r>)) -> usize {
+        let mut n = 0;
+        for number in 0..self.parts.slots.len() as u32 {
+            if let Some(claim) = self.claim(number, to) {
+                n += 1;
+                each(claim);
+            }
+        }
+        self.count(n as u64, 0);
+        n
+    }
+
+    /// Reaps at least one request if there is one within `ns`: spins, then parks. Once the first is there it goes on
+    /// collecting as `gather` says. Returns how many; 0 after a quiet time or a wake-up for nothing.
+    pub fn reap_or_park(
+        &mut self,
+        max: usize,
+        to: State,
+        gather: Gather,
+        ns: u64,
+        mut each: impl FnMut(Claim<'r>),
+    ) -> usize {
+        let mut n = self.spin_for(max, to, &mut each);
+        if n == 0 {
+            self.park(ns);
+            n = self.reap(max, to, &mut each);
+        }
+        let wanted = gather.requests.min(max).saturating_sub(n);
+        if n > 0 && wanted > 0 && gather.ns > 0 {
+            n += self.gather(max - n, wanted, gather.ns, to, &mut each);
+        }
+        n
+    }
+
+    fn spin_for(&mut self, max: usize, to: State, each: &mut impl FnMut(Claim<'r>)) -> usize {
+        let mut spin = core::mem::replace(&mut self.spin, crate::spin::Spin::new(1));
+        let n = spin.poll(|| match self.reap(max, to, &mut *each) {
+            0 => None,
+            n => Some(n),
+        });
+        self.spin = spin;
+        n.unwrap_or(0)
+    }
+
+    /// Goes on until `wanted` (at most `max`) more were claimed, or the time is up. Pending hints may bring more than `max`.
+    fn gather(&mut self, max: usize, wanted: usize, ns: u64, to: State, each: &mut impl FnMut(Claim<'r>)) -> usize {
+        let until = clock::now().saturating_add(ns);
+        let mut n = 0;
+        while n < wanted {
+            n += self.reap(max.saturating_sub(n), to, &mut *each);
+            let now = clock::now();
+            if n >= wanted || now >= until {
+                break;
+            }
+            self.park((until - now).min(ns));
+        }
+        n
+    }
+
+    /// Sleeps until a backend rings, for at most `ns` and at most a second (R18). Returns early if there is something to
+    /// reap.
+    pub fn park(&mut self, ns: u64) -> Parked {
+        if !self.hinted.is_empty() {
+            return Parked::Busy;
+        }
+        let parked = doorbell::park(self.parts, ns);
+        if parked != Parked::Busy {
+            self.parts.role_stats.add_reaper(RoleCounter::Parks, 1);
+        }
+        parked
+    }
+
+    /// Looks at every slot, at most once a second (else returns 0 at once): claims what lies Submitted since the last
+    /// look, which only a lost hint or an owner that stopped before its push leaves, gives back what lies Withdrawn as
+    /// long, and repairs a damaged ring. Call it whenever the communicator is idle.
+    pub fn audit(&mut self, to: State, mut each: impl FnMut(Claim<'r>)) -> usize {
+        let now = clock::now();
+        if now.saturating_sub(self.audited_at) < AUDIT_EVERY {
+            return 0;
+        }
+        self.audited_at = now;
+        if self.consumer.is_damaged(self.parts) {
+            self.consumer.repair(self.parts);
+            return self.sweep(to, each);
+        }
+        let mut n = 0;
+        let suspects = core::mem::take(&mut self.suspects);
+        for (number, before) in suspects {
+            let Some(slot) = ring::slot_at(self.parts, number) else { continue };
+            let word = communicator::look(slot);
+            let same = word.state() == before.state() && word.generation() == before.generation();
+            if !same || !Consumer::is_idle(self.parts) {
+                continue;
+            }
+            if word.is(State::Withdrawn) {
+                claim::free(self.parts, slot, word);
+                continue;
+            }
+            // An owner that waits has pushed: its hint is lost. One that does not may have stopped before the push.
+            let counter = if word.waiter() { RoleCounter::LostHints } else { RoleCounter::Unhinted };
+            self.parts.role_stats.add(counter, 1);
+            if let Some(claim) = self.claim(number, to) {
+                n += 1;
+                each(claim);
+            }
+        }
+        let hinted = |word: &Word| matches!(word.state(), Some(State::Submitted | State::Withdrawn));
+        let words = (0u32..).zip(self.parts.slots).map(|(number, slot)| (number, communicator::look(slot)));
+        self.suspects = words.filter(|(_, word)| hinted(word)).collect();
+        n
+    }
+}

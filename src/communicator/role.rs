@@ -1,0 +1,211 @@
+//! Taking the role of the communicator, and taking over what a dead holder left.
+#![allow(unsafe_code)]
+
+use super::claim::{self, Claim};
+use crate::clock;
+use crate::futex;
+use crate::layout::Slot;
+use crate::liveness::{Liveness, LockFile};
+use crate::parts::Parts;
+use crate::request::Completion;
+use crate::ring::Consumer;
+use crate::slot::{communicator, State, Word};
+use crate::spin::{self, Spin};
+use crate::stats::RoleCounter;
+use crate::sync::{ord, Ordering};
+
+/// The holder of the communicator's role. One a region (R3); reaping is one thread's, claims may go to any thread.
+///
+/// Complete every claim before dropping it. While one is outstanding its thread may touch buffers, and a free role says
+/// that nobody does: so the role then stays with this process to its end.
+pub struct Communicator<'r> {
+    pub(super) parts: &'r Parts<'r>,
+    pub(super) epoch: u32,
+    pub(super) consumer: Consumer,
+    pub(super) spin: Spin,
+    /// Hints taken out of the pending bitmap and not yet followed (reap.rs).
+    pub(super) hinted: Vec<u32>,
+    /// Words that the last audit saw Submitted or Withdrawn (reap.rs).
+    pub(super) suspects: Vec<(u32, Word)>,
+    pub(super) audited_at: u64,
+    /// Keeps the role lock; `None` where the caller proves the role otherwise (the model checks).
+    lock: Option<LockFile>,
+}
+
+/// What a dead communicator left, in the order in which it must be admitted (R4): mutations in the order of their claims,
+/// then reads. Serve all of it, or hand all of it to whatever keeps order, before the first reap.
+#[derive(Debug, Default)]
+pub struct Inheritance<'r> {
+    /// Mutations, oldest claim first.
+    pub mutations: Vec<Claim<'r>>,
+    /// Reads and prefetches.
+    pub reads: Vec<Claim<'r>>,
+}
+
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
+impl<'r> Communicator<'r> {
+    /// Takes the role of `region`, whose parts are `parts` (they must outlive every claim). `RoleHeld` while a living
+    /// communicator holds it. Does not block.
+    pub fn take_role(
+        region: &'r crate::region::Region,
+        parts: &'r Parts<'r>,
+    ) -> crate::error::Result<(Self, Inheritance<'r>)> {
+        region.check_process()?;
+        let lock = region.lock_file()?;
+        if !lock.try_lock(crate::liveness::ROLE_BYTE, 1)? {
+            return Err(crate::error::Error::RoleHeld);
+        }
+        // SAFETY: the role lock is ours, and stays with the process.
+        Ok(unsafe { Self::over(parts, region.liveness(), Some(lock)) })
+    }
+}
+
+impl Drop for Communicator<'_> {
+    fn drop(&mut self) {
+        let lock = self.lock.take();
+        let has_claim = |slot: &Slot| {
+            let word = communicator::look_closely(slot);
+            let is_claimed = matches!(word.state(), Some(State::Processing | State::Copying | State::Abandoned));
+            is_claimed && word.epoch() == self.epoch
+        };
+        if lock.is_some() && self.parts.slots.iter().any(has_claim) {
+            core::mem::forget(lock);
+        }
+    }
+}
+
+impl<'r> Communicator<'r> {
+    /// The communicator over parts whose role the caller holds already.
+    ///
+    /// # Safety
+    /// Nobody else holds the role while this and its claims live: `lock` proves it, or the model does.
+    pub unsafe fn over(
+        parts: &'r Parts<'r>,
+        liveness: &dyn Liveness,
+        lock: Option<LockFile>,
+    ) -> (Self, Inheritance<'r>) {
+        let role = &parts.header.role;
+        // Relaxed: only holders of the role lock write it, one after the other.
+        let last = role.epoch.load(Ordering::Relaxed);
+        let epoch = last.wrapping_add(1).max(1);
+        // ORD(RL_1): pairs with the Acquire in the backends' proof of death (#15); the lock came before.
+        role.epoch.store(epoch, ord!(RL_1, Release));
+        role.pid.store(std::process::id(), Ordering::Relaxed);
+        role.since.store(clock::now(), Ordering::Relaxed);
+        let mut new = Self {
+            parts,
+            epoch,
+            consumer: Consumer::new(parts),
+            spin: Spin::new(spin::cpus()),
+            hinted: Vec::new(),
+            suspects: Vec::new(),
+            audited_at: clock::now(),
+            lock,
+        };
+        if last != 0 {
+            parts.role_stats.add(RoleCounter::TakeOvers, 1);
+        }
+        let inheritance = new.inherit(liveness);
+        (new, inheritance)
+    }
+
+    /// Number of this term of the role.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The parts that it serves.
+    #[must_use]
+    pub fn parts(&self) -> &'r Parts<'r> {
+        self.parts
+    }
+
+    /// The lock that proves the role, if there is one.
+    #[must_use]
+    pub fn lock(&self) -> Option<&LockFile> {
+        self.lock.as_ref()
+    }
+
+    /// Rows 11, 16, 17 and 19. What is Submitted is left to [`Communicator::sweep`], after the inheritance was admitted;
+    /// only writes whose image is lost end here (R5).
+    fn inherit(&mut self, liveness: &dyn Liveness) -> Inheritance<'r> {
+        let parts = self.parts;
+        let mut inherited = Inheritance::default();
+        for (number, slot) in (0u32..).zip(parts.slots) {
+            let word = communicator::look_closely(slot);
+            match word.state() {
+                Some(State::Abandoned | State::Withdrawn) => {
+                    claim::free(parts, slot, word);
+                }
+                Some(State::Completed) if word.waiter() => {
+                    // #19: the last holder may have died between publishing and waking.
+                    futex::wake_all(&slot.word, parts.private);
+                }
+                Some(State::Submitted) => self.refuse_orphan(number, slot, word, liveness),
+                Some(State::Processing | State::Copying) => {
+                    if let Some(claim) = self.reclaim(number, slot, word, liveness) {
+                        let is_mutation = claim.job().opcode.is_mutation();
+                        if is_mutation { &mut inherited.mutations } else { &mut inherited.reads }.push(claim);
+                    }
+                }
+                _ => {}
+            }
+        }
+        inherited.mutations.sort_by_key(Claim::claim_seq);
+        inherited
+    }
+
+    /// A write from a registered pool whose owner died while nobody served: its buffer means nothing any more (R5).
+    fn refuse_orphan(&self, number: u32, slot: &'r Slot, submitted: Word, liveness: &dyn Liveness) {
+        if claim::is_image_safe(slot, || is_owned(number, slot, submitted, liveness)) {
+            return;
+        }
+        if let Ok(moved) = communicator::claim(slot, submitted, State::Processing, self.epoch) {
+            let _ = claim::finish(self.parts, slot, moved.word, Completion::fail(libc::EOWNERDEAD));
+        }
+    }
+
+    /// #16: a request claimed by a dead holder becomes ours, unless its image is lost (R5). Wakes whoever sleeps on it.
+    fn reclaim(&self, number: u32, slot: &'r Slot, found: Word, liveness: &dyn Liveness) -> Option<Claim<'r>> {
+        let parts = self.parts;
+        let word = match communicator::take_over(slot, found, self.epoch) {
+            Ok(moved) => {
+                // A cancel may sleep on the dead holder's Copying; this ends it (R9). If the holder died in `suspend`,
+                // after the transition and before its wake, this is that wake.
+                if moved.owed.pay(parts, slot) {
+                    parts.role_stats.add(RoleCounter::Wakes, 1);
+                }
+                moved.word
+            }
+            Err(now) => {
+                // Cancelled meanwhile: nobody else gives it back.
+                if matches!(now.state(), Some(State::Abandoned | State::Withdrawn)) {
+                    claim::free(parts, slot, now);
+                }
+                return None;
+            }
+        };
+        parts.role_stats.add(RoleCounter::Reclaimed, 1);
+        match Claim::read(parts, slot, number, word, true) {
+            Ok(mut claim) => {
+                if !claim::is_image_safe(slot, || is_owned(number, slot, word, liveness)) {
+                    let _ = claim.fail(libc::EOWNERDEAD, 0, 1);
+                    return None;
+                }
+                claim.defer();
+                Some(claim)
+            }
+            Err(refused) => {
+                refused.answer(parts, slot, word);
+                None
+            }
+        }
+    }
+}
+
+/// Whether the owner that submitted this request lives.
+fn is_owned(number: u32, slot: &Slot, word: Word, liveness: &dyn Liveness) -> bool {
+    // In this order: the mark comes before the lock of a next owner.
+    liveness.owner_held(number, 1) && !communicator::is_orphan(slot, word)
+}
