@@ -1,0 +1,218 @@
+//! Deaths of the communicator: a successor finishes what it left, and the owner gets exactly one answer (I9; rows 15 to
+//! 19). The role lock is modelled as what it is: the successor starts when the dead one has left its memory, and sees all
+//! that it did.
+
+mod support;
+
+use loom::thread;
+use shmuring::communicator::{Claim, Communicator};
+use shmuring::error::Error;
+use shmuring::request::{Completion, Opcode, Request};
+use shmuring::ring::Consumer;
+use shmuring::slot::{communicator as claim_side, owner, State, Word};
+use std::sync::Arc;
+use support::{bounced, check_reaching, communicator, page_of, plain, registered, saw, serve, touch_registered};
+use support::{twin, World, DEEP, FOR_EVER};
+
+/// Where the first communicator dies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Death {
+    /// The hint is taken, nothing claimed.
+    AfterHint,
+    /// In Processing.
+    AfterClaim,
+    /// In Copying, a page half delivered for all that anyone knows.
+    InCopying,
+    /// Back in Processing, sleepers of Copying not woken.
+    AfterCopying,
+    /// Completed, sleepers not woken.
+    BeforeWake,
+}
+
+/// The first communicator, up to its death.
+fn die(world: &World, at: Death) {
+    let parts = world.parts();
+    if at == Death::AfterHint {
+        let _ = communicator(&parts);
+        assert_eq!(Consumer::new(&parts).next(&parts), Some(0));
+        return;
+    }
+    let (mut c, _) = communicator(&parts);
+    let slot = &parts.slots[0];
+    c.reap(8, State::Processing, |mut claim| {
+        let claimed = |state| Word::new(state, 0, 1);
+        if matches!(at, Death::InCopying | Death::AfterCopying) {
+            let Ok(mut copying) = claim.copying() else { return };
+            copying.deliver(0, &page_of(1)).unwrap();
+            if at == Death::AfterCopying {
+                // The transition without what it owes.
+                let _ = claim_side::suspend(slot, claimed(State::Copying));
+            }
+        }
+        if at == Death::BeforeWake {
+            slot.result.with_mut(|p| {
+                // SAFETY: claimed and not completed (I1).
+                unsafe { p.write(Completion::ok(7)) }
+            });
+            if claim_side::complete(slot, claimed(State::Processing)).is_ok() {
+                saw("answered");
+            }
+        }
+        saw("a death");
+        std::mem::forget(claim);
+    });
+}
+
+/// The successor: the inheritance, then what is Submitted. Returns how many it answered.
+fn succeed(world: &World) -> usize {
+    let parts = world.parts();
+    let (mut c, inheritance) = communicator(&parts);
+    let mut answered = 0;
+    let inherited = inheritance.mutations.into_iter().chain(inheritance.reads);
+    inherited.for_each(|claim| answered += usize::from(again(claim)));
+    answered += sweep(&mut c);
+    answered
+}
+
+fn again(claim: Claim<'_>) -> bool {
+    assert!(claim.is_again());
+    let first_claim = u64::from(claim.job().opcode.is_mutation());
+    assert_eq!(claim.claim_seq(), first_claim, "a claim made anew keeps its number");
+    saw("inherited");
+    serve(claim)
+}
+
+fn sweep(c: &mut Communicator<'_>) -> usize {
+    let mut answered = 0;
+    c.sweep(State::Copying, |claim| {
+        saw("swept");
+        answered += usize::from(serve(claim));
+    });
+    answered
+}
+
+/// One communicator after the other, in a thread of its own.
+fn two_terms(world: &Arc<World>, at: Death) -> thread::JoinHandle<usize> {
+    let shared = world.clone();
+    thread::spawn(move || {
+        die(&shared, at);
+        succeed(&shared)
+    })
+}
+
+/// The owner waits across the death.
+fn waits(request: &Request<'static>, at: Death) {
+    let world = World::new(1, 2);
+    let mut backend = world.backend(0, 1);
+    let r = backend.fill(0, request).unwrap();
+    backend.submit(r).unwrap();
+    let terms = two_terms(&world, at);
+    backend.wait(r, &FOR_EVER).unwrap();
+    assert_eq!({ backend.finish(r).unwrap().value }, 7);
+    assert_eq!(backend.poll(r), Err(Error::Stale));
+    assert_eq!(terms.join().unwrap(), usize::from(at != Death::BeforeWake), "one answer");
+}
+
+#[test]
+fn an_owner_that_waits_gets_one_answer_wherever_the_communicator_dies() {
+    let places = ["a death"];
+    check_reaching(DEEP, &["swept"], || waits(&bounced(7), Death::AfterHint));
+    check_reaching(DEEP, &["a death", "inherited"], || waits(&bounced(7), Death::AfterClaim));
+    check_reaching(DEEP, &["a death", "inherited"], || waits(&bounced(7), Death::InCopying));
+    check_reaching(DEEP, &["a death", "inherited"], || waits(&bounced(7), Death::AfterCopying));
+    check_reaching(DEEP, &places, || waits(&bounced(7), Death::BeforeWake));
+}
+
+#[test]
+fn a_mutation_keeps_its_place_among_the_claims_across_a_death() {
+    check_reaching(None, &["inherited"], || {
+        waits(&plain(Opcode::Truncate, 7), Death::AfterClaim);
+    });
+}
+
+/// A successor as it must not be: it leaves Completed words with a waiter bit alone (row 19).
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_completion_whose_wake_died_with_the_communicator_needs_the_successor() {
+    support::check(None, || {
+        let world = World::new(1, 2);
+        let mut backend = world.backend(0, 1);
+        let r = backend.fill(0, &plain(Opcode::RelSize, 7)).unwrap();
+        backend.submit(r).unwrap();
+        let shared = world.clone();
+        thread::spawn(move || die(&shared, Death::BeforeWake));
+        backend.wait(r, &FOR_EVER).unwrap();
+    });
+}
+
+/// The owner cancels across the death, with a registered buffer that it uses for other things at once.
+fn cancels(at: Death) {
+    let world = World::new(1, 2);
+    let mut backend = world.backend(0, 1);
+    let r = backend.fill(0, &registered(7)).unwrap();
+    backend.submit(r).unwrap();
+    let terms = two_terms(&world, at);
+    let cancelled = backend.cancel(r, &FOR_EVER);
+    match cancelled {
+        Ok(_) => {
+            saw("cancelled");
+            touch_registered(&world.parts());
+        }
+        Err(e) => assert_eq!(e, Error::AlreadyCompleted),
+    }
+    let answered = terms.join().unwrap() + usize::from(at == Death::BeforeWake && cancelled.is_err());
+    assert_eq!(answered, usize::from(cancelled.is_err()), "exactly one of cancel and answer");
+    if cancelled.is_err() {
+        let _ = backend.finish(r).unwrap();
+    }
+    assert_eq!(
+        owner::look(&world.slots[0]).state(),
+        Some(State::Idle),
+        "the slot comes back: {at:?} {cancelled:?} {:?}",
+        owner::look(&world.slots[0])
+    );
+    assert_eq!(owner::look(&world.slots[0]).generation(), 1, "and once");
+}
+
+#[test]
+fn a_cancel_across_a_death_has_one_winner_and_no_late_byte() {
+    for at in [Death::AfterHint, Death::AfterClaim, Death::AfterCopying, Death::BeforeWake] {
+        check_reaching(None, &["cancelled"], move || cancels(at));
+    }
+}
+
+/// As above, with a successor that has not answered when the cancel ends: a page service may take its time. The owner may
+/// sleep on Copying meanwhile, and the take-over is what ends that.
+#[test]
+fn a_cancel_across_a_death_needs_no_answer() {
+    for at in [Death::AfterClaim, Death::InCopying, Death::AfterCopying] {
+        check_reaching(None, &["cancelled"], move || {
+            let world = World::new(1, 2);
+            let mut backend = world.backend(0, 1);
+            let r = backend.fill(0, &registered(7)).unwrap();
+            backend.submit(r).unwrap();
+            let shared = world.clone();
+            let terms = thread::spawn(move || {
+                die(&shared, at);
+                let parts = shared.parts();
+                let (_, inheritance) = communicator(&parts);
+                inheritance.reads.into_iter().for_each(std::mem::forget);
+            });
+            assert!(backend.cancel(r, &FOR_EVER).is_ok());
+            saw("cancelled");
+            touch_registered(&world.parts());
+            terms.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn rl_1_a_later_epoch_proves_that_copying_is_over() {
+    check_reaching(None, &["cancelled", "a death"], || cancels(Death::InCopying));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn rl_1_weakened_believes_a_death_before_its_last_byte_is_there() {
+    twin("RL_1", None, || cancels(Death::InCopying));
+}
