@@ -1,0 +1,77 @@
+//! The layout that `shmuring.h` repeats: every structure, every field, its offset, checked by this compiler here and by
+//! the C compiler there.
+//!
+//! A field that is added, removed or moved in the library stops this file from compiling; the test `header` demands
+//! that the C header says the same as [`LAYOUT`].
+
+use core::mem::{offset_of, size_of};
+
+use shmuring::layout::{
+    Alone32, Alone64, Cell, Config, Control, Header, Life, OwnerStats, PoolCheck, Role, RoleStats, Slot,
+};
+use shmuring::request::{Completion, RawExtra, RawRequest, RawVector};
+
+/// A structure: its name in C, its bytes, and its fields' names in C and offsets.
+pub type Layout = (&'static str, usize, &'static [(&'static str, usize)]);
+
+/// States the layout of structures: `RustName = c_name: bytes { rust_field = c_field @ offset, ... }`.
+macro_rules! layouts {
+    ($($t:ident = $c:ident: $size:literal { $($field:tt = $cfield:ident @ $at:literal),* $(,)? })*) => {
+        $(
+            const _: () = {
+                assert!(size_of::<$t>() == $size);
+                $(assert!(offset_of!($t, $field) == $at);)*
+            };
+            const _: fn($t) = |all| {
+                // No `..`: a field that is not listed here is an error.
+                let $t { $($field: _),* } = all;
+            };
+        )*
+        /// Every structure that lies in a region.
+        pub const LAYOUT: &[Layout] = &[
+            $((stringify!($c), $size, &[$((stringify!($cfield), $at)),*])),*
+        ];
+    };
+}
+
+layouts! {
+    Config = shmuring_config: 120 {
+        abi_version = abi_version @ 0, slots = slots @ 4, layout_hash = layout_hash @ 8, features = features @ 16,
+        total_len = total_len @ 24, region_id = region_id @ 32, capacity = capacity @ 48,
+        bounce_per_slot = bounce_per_slot @ 52, block_size = block_size @ 56, time_namespace = time_namespace @ 60,
+        offsets = offsets @ 64, lock_file = lock_file @ 112,
+    }
+    Alone64 = shmuring_alone64: 128 { 0 = value @ 0 }
+    Alone32 = shmuring_alone32: 128 { 0 = value @ 0 }
+    Role = shmuring_role: 128 {
+        epoch = epoch @ 0, pid = pid @ 4, claim_seq = claim_seq @ 8, since = since @ 16, reserved = reserved @ 24,
+    }
+    Life = shmuring_life: 128 { life = life @ 0, pid = pid @ 4, system_identifier = system_identifier @ 8 }
+    PoolCheck = shmuring_pool_check: 128 { 0 = stride_and_count @ 0 }
+    Header = shmuring_header: 1152 {
+        magic = magic @ 0, config = config @ 8, tail = tail @ 128, head = head @ 256, parked = parked @ 384,
+        sequence = sequence @ 512, any = any @ 640, role = role @ 768, life = life @ 896, pools = pools @ 1024,
+    }
+    RoleStats = shmuring_role_stats: 896 { counters = counters @ 0, service = service @ 256 }
+    OwnerStats = shmuring_owner_stats: 256 { counters = counters @ 0, latency = latency @ 64 }
+    RawRequest = shmuring_raw_request: 36 {
+        lsn = lsn @ 0, spc_oid = spc_oid @ 8, db_oid = db_oid @ 12, rel_number = rel_number @ 16, block = block @ 20,
+        arg = arg @ 24, opcode = opcode @ 28, flags = flags @ 29, fork = fork @ 30, count = count @ 31,
+        pool = pool @ 32, reserved = reserved @ 34,
+    }
+    Completion = shmuring_completion: 20 {
+        errno = error @ 0, attempts = attempts @ 2, value = value @ 4, lsn = lsn @ 12,
+    }
+    RawExtra = shmuring_raw_extra: 16 { deadline = deadline @ 0, request_lsn = request_lsn @ 8 }
+    Control = shmuring_control: 32 {
+        life = life @ 0, owner_first = owner_first @ 4, owner_count = owner_count @ 8, owner_pid = owner_pid @ 12,
+        extra = extra @ 16,
+    }
+    RawVector = shmuring_raw_vector: 384 { lsns = lsns @ 0, buffers = buffers @ 256 }
+    Slot = shmuring_slot: 512 {
+        word = word @ 0, request = request @ 8, result = result @ 44, control = control @ 64,
+        claim_seq = claim_seq @ 96, claimed_at = claimed_at @ 104, waiting_since = waiting_since @ 112,
+        orphan = orphan @ 120, vector = vector @ 128,
+    }
+    Cell = shmuring_cell: 64 { 0 = value @ 0 }
+}
