@@ -1,0 +1,347 @@
+//! The processes of a demo: a communicator that is restarted when it dies, and backends that get successors when they do.
+
+use super::super::region::attach;
+use super::super::Failure;
+use super::report::Report;
+use super::tally::Tally;
+use super::{pages, Args, BOUNCE};
+use serde_json::Value;
+use shmuring::backend::{Backend, Wait};
+use shmuring::communicator::ServerLife;
+use shmuring::region::Region;
+use shmuring::stats::{OwnerCounter, RoleCounter};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the communicator may take to come up, or to drain.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Everything a demo has running, and where.
+pub(super) struct Fleet {
+    /// Keeps the temporary directory; `None` for one that the user named.
+    _temporary: Option<tempfile::TempDir>,
+    dir: PathBuf,
+    region_path: PathBuf,
+    /// Lives as long as the process, so that threads may use it.
+    region: &'static Region,
+    service: String,
+    slots: u32,
+    communicator: Child,
+    restarts: u32,
+    /// The demo is the server: it holds the life of the region.
+    _life: ServerLife,
+    interrupted: Arc<AtomicBool>,
+}
+
+/// One backend and its successors.
+struct Post {
+    index: u32,
+    child: Child,
+    attempt: u32,
+    done: bool,
+}
+
+impl Fleet {
+    /// Starts the communicator, begins a server life, and makes what all backends read.
+    pub(super) fn start(args: &Args) -> Result<Self, Failure> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, interrupted.clone())?;
+        }
+        let temporary = match &args.dir {
+            None => Some(tempfile::Builder::new().prefix("shmuring-demo-").tempdir()?),
+            Some(dir) => std::fs::create_dir_all(dir).map(|()| None)?,
+        };
+        let dir = temporary.as_ref().map_or_else(|| args.dir.clone().unwrap_or_default(), |t| t.path().to_path_buf());
+        let region_path = PathBuf::from(format!("/dev/shm/shmuring-demo-{}", std::process::id()));
+        let service = match &args.pgdata {
+            Some(root) => format!("datadir:{}", root.display()),
+            None => format!("store:{}", dir.join("store").display()),
+        };
+        // A few slots more for the demo itself.
+        let slots = args.backends * args.depth + 8;
+        let mut communicator = spawn_communicator(&dir, &region_path, slots, &service)?;
+        let ready = wait_for_role(&region_path, &mut communicator, &dir).and_then(|()| attach(&region_path)).and_then(
+            |region| {
+                ServerLife::begin(&region, u64::from(std::process::id())).map(|l| (region, l)).map_err(Failure::from)
+            },
+        );
+        let (region, life) = match ready {
+            Ok(ready) => ready,
+            Err(e) => {
+                let _ = communicator.kill();
+                let _ = Region::unlink(&region_path);
+                return Err(e);
+            }
+        };
+        let region: &'static Region = Box::leak(Box::new(region));
+        let mut fleet = Self {
+            _temporary: temporary,
+            dir,
+            region_path,
+            region,
+            service,
+            slots,
+            communicator,
+            restarts: 0,
+            _life: life,
+            interrupted,
+        };
+        fleet._life.settle(fleet.region, &Wait::for_ms(10_000))?;
+        if args.pgdata.is_none() {
+            fleet.seed()?;
+        }
+        Ok(fleet)
+    }
+
+    /// Makes what all backends read, through the demo's own few slots behind those of the backends, while the
+    /// communicator is watched as at any other time.
+    fn seed(&mut self) -> Result<(), Failure> {
+        let (region, first) = (self.region, self.slots - 8);
+        let seeding = std::thread::spawn(move || pages::seed(&mut Backend::attach(region, first, 8)?));
+        while !seeding.is_finished() {
+            self.watch_communicator()?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        seeding.join().map_err(|_| "the seeding thread panicked")?
+    }
+
+    /// Runs the backends to their end.
+    pub(super) fn run(&mut self, args: &Args) -> Result<Report, Failure> {
+        let begin = Instant::now();
+        let until = begin + Duration::from_secs(args.seconds);
+        let before = self.counters();
+        let mut killed = 0;
+        let mut posts = Vec::new();
+        for index in 0..args.backends {
+            let child = self.spawn_backend(args, index, 0, until)?;
+            posts.push(Post { index, child, attempt: 0, done: false });
+        }
+        let mut progress = Progress::new(begin);
+        let mut failed = Vec::new();
+        while posts.iter().any(|p| !p.done) {
+            if self.interrupted.load(Ordering::Relaxed) {
+                posts.iter_mut().for_each(|p| drop(p.child.kill()));
+                return Err("interrupted".into());
+            }
+            self.watch_communicator()?;
+            for post in posts.iter_mut().filter(|p| !p.done) {
+                let Some(status) = post.child.try_wait()? else { continue };
+                if status.signal() == Some(libc::SIGKILL) {
+                    // A successor takes the slots over, settles what is left, and goes on.
+                    killed += 1;
+                    post.attempt += 1;
+                    post.child = self.spawn_backend(args, post.index, post.attempt, until)?;
+                } else {
+                    post.done = true;
+                    if !status.success() {
+                        let said = last_line(&self.dir.join("backends.log"));
+                        failed.push(format!("backend {} ended with {status}: {said}", post.index));
+                    }
+                }
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            progress.show(self.counters().finished);
+        }
+        let elapsed = begin.elapsed();
+        let mut tally = self.collect(&posts);
+        failed.into_iter().for_each(|why| tally.error(why));
+        let counters = self.counters().since(&before);
+        self.stop_communicator(&mut tally)?;
+        Ok(Report {
+            tally,
+            counters,
+            elapsed,
+            backends: args.backends,
+            depth: args.depth,
+            service: self.service.clone(),
+            backends_killed: killed,
+            communicator_restarts: self.restarts,
+        })
+    }
+
+    fn spawn_backend(&self, args: &Args, index: u32, attempt: u32, until: Instant) -> Result<Child, Failure> {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("demo-backend").arg("--region").arg(&self.region_path).arg("--dir").arg(&self.dir);
+        if let Some(root) = &args.pgdata {
+            command.arg("--pgdata").arg(root);
+        }
+        for (name, value) in [("--index", index), ("--backends", args.backends), ("--depth", args.depth)] {
+            command.arg(name).arg(value.to_string());
+        }
+        command.arg("--milliseconds").arg(left.as_millis().to_string());
+        command.arg("--tally").arg(self.tally_path(index, attempt));
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log(&self.dir, "backends.log")?).spawn()?;
+        Ok(child)
+    }
+
+    fn tally_path(&self, index: u32, attempt: u32) -> PathBuf {
+        self.dir.join(format!("tally-{index}-{attempt}.json"))
+    }
+
+    /// Adds up what the backends wrote; one that was killed wrote only if something was amiss.
+    fn collect(&self, posts: &[Post]) -> Tally {
+        let mut tally = Tally::default();
+        for post in posts {
+            for attempt in 0..=post.attempt {
+                let path = self.tally_path(post.index, attempt);
+                let parsed = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+                match parsed {
+                    Some(v) => tally.add_json(&v),
+                    None if attempt == post.attempt => tally.error(format!("backend {} wrote no tally", post.index)),
+                    None => {}
+                }
+            }
+        }
+        tally
+    }
+
+    /// Restarts a communicator that died.
+    fn watch_communicator(&mut self) -> Result<(), Failure> {
+        if let Some(status) = self.communicator.try_wait()? {
+            eprintln!("the communicator ended with {status}: starting another");
+            self.restarts += 1;
+            self.communicator = spawn_communicator(&self.dir, &self.region_path, self.slots, &self.service)?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and it must drain and exit 0.
+    #[allow(unsafe_code)]
+    fn stop_communicator(&mut self, tally: &mut Tally) -> Result<(), Failure> {
+        self.watch_communicator()?;
+        wait_for_role(&self.region_path, &mut self.communicator, &self.dir)?;
+        // SAFETY: a signal to a child that has not been waited for, so the pid is its own.
+        unsafe { libc::kill(self.communicator.id() as i32, libc::SIGTERM) };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.communicator.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    tally.error(format!("the communicator did not drain: {status}"));
+                    return Ok(());
+                }
+                None if Instant::now() > deadline => return Err("the communicator does not stop".into()),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let parts = self.region.parts();
+        let owners = |c| parts.owner_stats.iter().map(|o| o.get(c)).sum();
+        let role = |c| parts.role_stats.get(c);
+        Counters {
+            finished: owners(OwnerCounter::Finished),
+            doorbell_rings: owners(OwnerCounter::DoorbellRings),
+            futex_waits: owners(OwnerCounter::FutexWaits),
+            parks: role(RoleCounter::Parks),
+            wakes: role(RoleCounter::Wakes),
+            lost_hints: role(RoleCounter::LostHints),
+            stepped_over: role(RoleCounter::SteppedOver),
+            take_overs: role(RoleCounter::TakeOvers),
+            reclaimed: role(RoleCounter::Reclaimed),
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let _ = self.communicator.kill();
+        let _ = self.communicator.wait();
+        let _ = Region::unlink(&self.region_path);
+    }
+}
+
+/// Counters of the region that the report shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) finished: u64,
+    pub(super) doorbell_rings: u64,
+    pub(super) futex_waits: u64,
+    pub(super) parks: u64,
+    pub(super) wakes: u64,
+    pub(super) lost_hints: u64,
+    pub(super) stepped_over: u64,
+    pub(super) take_overs: u64,
+    pub(super) reclaimed: u64,
+}
+
+impl Counters {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            finished: self.finished - before.finished,
+            doorbell_rings: self.doorbell_rings - before.doorbell_rings,
+            futex_waits: self.futex_waits - before.futex_waits,
+            parks: self.parks - before.parks,
+            wakes: self.wakes - before.wakes,
+            ..*self
+        }
+    }
+}
+
+/// A line each second while it runs.
+struct Progress {
+    begin: Instant,
+    shown: Instant,
+    last: u64,
+}
+
+impl Progress {
+    fn new(begin: Instant) -> Self {
+        Self { begin, shown: begin, last: 0 }
+    }
+
+    fn show(&mut self, finished: u64) {
+        let passed = self.shown.elapsed();
+        if passed >= Duration::from_secs(1) {
+            let rate = (finished.saturating_sub(self.last)) as f64 / passed.as_secs_f64();
+            eprintln!("{:>4} s  {finished:>10} requests  {rate:>9.0} requests/s", self.begin.elapsed().as_secs());
+            self.shown = Instant::now();
+            self.last = finished;
+        }
+    }
+}
+
+fn last_line(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().last().unwrap_or("it said nothing").to_string()
+}
+
+fn log(dir: &Path, name: &str) -> Result<File, Failure> {
+    Ok(OpenOptions::new().create(true).append(true).open(dir.join(name))?)
+}
+
+fn spawn_communicator(dir: &Path, region: &Path, slots: u32, service: &str) -> Result<Child, Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("serve").arg("--region").arg(region).arg("--slots").arg(slots.to_string());
+    command.arg("--bounce").arg(BOUNCE.to_string()).arg("--service").arg(service);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log(dir, "communicator.log")?).spawn()?;
+    Ok(child)
+}
+
+/// Waits until a communicator holds the role; shows its log if it ends instead.
+fn wait_for_role(region: &Path, communicator: &mut Child, dir: &Path) -> Result<(), Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if Region::observe(region).is_ok_and(|r| r.liveness().role_held()) {
+            return Ok(());
+        }
+        if let Some(status) = communicator.try_wait()? {
+            let said = std::fs::read_to_string(dir.join("communicator.log")).unwrap_or_default();
+            return Err(format!("the communicator ended with {status}:\n{said}").into());
+        }
+        if Instant::now() > deadline {
+            return Err("the communicator does not come up".into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

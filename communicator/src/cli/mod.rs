@@ -1,0 +1,72 @@
+//! The command line. One subcommand a file; an error is one line on stderr and exit code 1 (2 for wrong usage).
+
+mod demo;
+mod region;
+mod replace;
+mod request;
+mod serve;
+mod stat;
+mod target;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Why a command failed: a sentence for people.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// What a command comes to.
+type Outcome = Result<ExitCode, Failure>;
+
+/// shmuring: a lock-free shared-memory I/O ring for databases that run a process per connection.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a region: the communicator alone, until SIGTERM.
+    Serve(serve::Args),
+    /// Read blocks through a running communicator.
+    Read(request::ReadArgs),
+    /// Write blocks through a running communicator.
+    Write(request::WriteArgs),
+    /// Ask for the size of a relation fork through a running communicator.
+    Relsize(request::RelsizeArgs),
+    /// Start a communicator and backends, and verify every page they exchange.
+    Demo(demo::Args),
+    /// Show what a region is doing: slots by state, the oldest request, counters.
+    Stat(stat::Args),
+    /// One backend of a demo.
+    #[command(hide = true)]
+    DemoBackend(demo::BackendArgs),
+}
+
+/// Lets `shmuring stat | head` end quietly, as Unix commands do; Rust ignores SIGPIPE by default.
+#[allow(unsafe_code)]
+fn die_with_the_pipe() {
+    // SAFETY: sets a default disposition, before any thread is started.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Runs a command to its exit code.
+#[must_use]
+pub fn run(args: Args) -> ExitCode {
+    if !matches!(args.command, Command::Serve(_) | Command::Demo(_)) {
+        die_with_the_pipe();
+    }
+    let result = match args.command {
+        Command::Serve(a) => serve::run(&a),
+        Command::Read(a) => request::read(&a),
+        Command::Write(a) => request::write(&a),
+        Command::Relsize(a) => request::relsize(&a),
+        Command::Demo(a) => demo::run(&a),
+        Command::Stat(a) => stat::run(&a),
+        Command::DemoBackend(a) => demo::run_backend(&a),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("shmuring: {e}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,213 @@
+//! `shmuring read`, `write` and `relsize`: one request from the shell, for people and scripts.
+
+use super::region::{attach, communicator_pid};
+use super::target::RelArg;
+use super::{Failure, Outcome};
+use crate::service::PAGE_SIZE;
+use shmuring::backend::{Backend, Wait};
+use shmuring::error::Error;
+use shmuring::region::Region;
+use shmuring::request::{Completion, Lsn, Opcode, Request, MISSING};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What every request needs.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// The region that the communicator serves.
+    #[arg(long)]
+    region: PathBuf,
+    /// The relation fork: SPC/DB/REL or SPC/DB/REL.FORK.
+    #[arg(long)]
+    rel: RelArg,
+    /// LSN: of a read, since when it was not modified; of a write, the page's.
+    #[arg(long, default_value_t = 0)]
+    lsn: Lsn,
+    /// Milliseconds to wait for the answer.
+    #[arg(long, default_value_t = 10_000)]
+    timeout: u64,
+}
+
+/// Arguments of `read`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ReadArgs {
+    #[command(flatten)]
+    common: Common,
+    /// First block.
+    #[arg(long)]
+    block: u32,
+    /// Number of blocks.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
+    count: u8,
+    /// Read as of exactly this LSN, past every cache.
+    #[arg(long)]
+    at: Option<Lsn>,
+    /// Write the raw pages to this file ('-': stdout) instead of a line for each.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Arguments of `write`.
+#[derive(Debug, clap::Args)]
+pub(super) struct WriteArgs {
+    #[command(flatten)]
+    common: Common,
+    /// First block.
+    #[arg(long)]
+    block: u32,
+    /// File with the raw pages ('-': stdin), 1 to 32 of them.
+    #[arg(long = "in", default_value = "-")]
+    input: PathBuf,
+    /// Make the relation first.
+    #[arg(long)]
+    create: bool,
+    /// Grow the relation, a block at a time, instead of writing blocks that exist.
+    #[arg(long)]
+    extend: bool,
+    /// Make it durable before answering.
+    #[arg(long)]
+    sync: bool,
+}
+
+/// Arguments of `relsize`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RelsizeArgs {
+    #[command(flatten)]
+    common: Common,
+    /// A missing relation is an answer ("missing"), not an error.
+    #[arg(long)]
+    allow_missing: bool,
+}
+
+/// A backend of one slot (and more if its bounce buffers must carry `blocks` blocks).
+fn backend(region: &Region, blocks: u32) -> Result<Backend<'_>, Failure> {
+    let per_slot = region.parts().geometry.bounce_per_slot.max(1);
+    let slots = blocks.div_ceil(per_slot).clamp(1, region.parts().slots.len() as u32);
+    let mut backend = Backend::attach_any(region, slots).map_err(|e| format!("no free request slots: {e}"))?;
+    while let Some(leftover) = backend.next_leftover(&Wait::for_ms(1000))? {
+        eprintln!("shmuring: settled a leftover of slot {}: {:?}", leftover.slot, leftover.fate);
+    }
+    Ok(backend)
+}
+
+/// Sends one request, and turns what went wrong into a sentence.
+fn ask(
+    b: &mut Backend<'_>,
+    region: &Region,
+    c: &Common,
+    r: &Request<'_>,
+    to: &mut [u8],
+) -> Result<Completion, Failure> {
+    let what = format!("{} of {:?}", r.opcode.name(), c.rel.0);
+    let done = b.call(r, &Wait::for_ms(c.timeout), to).map_err(|e| match e {
+        Error::CommunicatorGone => format!("{what}: no communicator serves {}", c.region.display()),
+        Error::TimedOut => {
+            format!(
+                "{what}: no answer within {} ms from the communicator (pid {})",
+                c.timeout,
+                communicator_pid(region)
+            )
+        }
+        e => format!("{what}: {e}"),
+    })?;
+    if done.is_ok() {
+        return Ok(done);
+    }
+    let reason = match i32::from(done.errno) {
+        libc::ENOENT => "there is no such relation".to_string(),
+        libc::ENXIO => format!("block {} is past the end of the relation", u64::from(r.block) + { done.value }),
+        libc::EROFS => "the page service is read-only".to_string(),
+        e => std::io::Error::from_raw_os_error(e).to_string(),
+    };
+    Err(format!("{what}: {reason} (errno {}, {} attempts)", { done.errno }, { done.attempts }).into())
+}
+
+pub(super) fn read(args: &ReadArgs) -> Outcome {
+    let region = attach(&args.common.region)?;
+    let mut b = backend(&region, u32::from(args.count))?;
+    let mut request = Request::get_page(args.common.rel.0, args.block, args.count, args.common.lsn);
+    if args.at.is_some() {
+        request.opcode = Opcode::GetPageAt;
+        request.request_lsn = args.at;
+    }
+    let mut pages = vec![0; usize::from(args.count) * PAGE_SIZE];
+    let done = ask(&mut b, &region, &args.common, &request, &mut pages)?;
+    match &args.out {
+        Some(path) if path.as_os_str() == "-" => std::io::stdout().write_all(&pages)?,
+        Some(path) => std::fs::write(path, &pages).map_err(|e| format!("{}: {e}", path.display()))?,
+        None => print_pages(args.block, &pages, done.lsn)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line a page: block, page LSN and checksum as PostgreSQL's header has them, and a checksum of all bytes.
+fn print_pages(first: u32, pages: &[u8], lsn: Lsn) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    for (block, page) in (first..).zip(pages.chunks_exact(PAGE_SIZE)) {
+        let word = |at: usize| page.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let (high, low, sum) = (word(0), word(4), word(8) & 0xFFFF);
+        let crc = crc32c::crc32c(page);
+        writeln!(
+            out,
+            "block {block}: page LSN {high:X}/{low:X}, pd_checksum {sum:04x}, crc32c {crc:08x}, as of {lsn}"
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn write(args: &WriteArgs) -> Outcome {
+    let pages = input(&args.input)?;
+    if pages.is_empty() || pages.len() % PAGE_SIZE != 0 || pages.len() / PAGE_SIZE > 32 {
+        return Err(format!("{} bytes are not 1 to 32 pages of {PAGE_SIZE} bytes", pages.len()).into());
+    }
+    let count = (pages.len() / PAGE_SIZE) as u8;
+    let (c, rel) = (&args.common, args.common.rel.0);
+    let region = attach(&c.region)?;
+    let mut b = backend(&region, u32::from(count))?;
+    if args.create {
+        let mut create = Request::new(Opcode::Create, rel);
+        create.lsn = c.lsn;
+        ask(&mut b, &region, c, &create, &mut [])?;
+    }
+    if args.extend {
+        for (block, page) in (args.block..).zip(pages.chunks_exact(PAGE_SIZE)) {
+            ask(&mut b, &region, c, &Request::extend(rel, block, c.lsn, page), &mut [])?;
+        }
+    } else {
+        ask(&mut b, &region, c, &Request::write_page(rel, args.block, count, c.lsn, &pages), &mut [])?;
+    }
+    if args.sync {
+        ask(&mut b, &region, c, &Request::new(Opcode::Sync, rel), &mut [])?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// More than a request can carry: reading on would not make it right.
+const ENOUGH: u64 = 32 * PAGE_SIZE as u64 + 1;
+
+fn input(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin().take(ENOUGH).read_to_end(&mut bytes)?;
+    } else {
+        let file = std::fs::File::open(path).and_then(|f| f.take(ENOUGH).read_to_end(&mut bytes));
+        file.map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(bytes)
+}
+
+pub(super) fn relsize(args: &RelsizeArgs) -> Outcome {
+    let c = &args.common;
+    let region = attach(&c.region)?;
+    let mut b = backend(&region, 0)?;
+    let mut request = Request::new(Opcode::RelSize, c.rel.0);
+    request.lsn = c.lsn;
+    request.allow_missing = args.allow_missing;
+    let done = ask(&mut b, &region, c, &request, &mut [])?;
+    match done.value {
+        MISSING => writeln!(std::io::stdout(), "missing")?,
+        blocks => writeln!(std::io::stdout(), "{blocks}")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

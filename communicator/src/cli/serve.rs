@@ -1,0 +1,202 @@
+//! `shmuring serve`: the communicator alone.
+
+use super::region::{attach, communicator_pid, explain};
+use super::target::ServiceArg;
+use super::{replace, Failure, Outcome};
+use crate::server::{Server, ServerOptions};
+use crate::service::PageService;
+use shmuring::communicator::Gather;
+use shmuring::error::Error;
+use shmuring::region::{Options, Region};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{signal, Signal, SignalKind};
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The region: made if it does not exist (mode 0600), best under /dev/shm.
+    #[arg(long)]
+    region: PathBuf,
+    /// Request slots of a region that is made [default: 1024]; one that exists must have as many.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(shmuring::layout::MAX_SLOTS)))]
+    slots: Option<u32>,
+    /// Bounce buffers of 8 KiB for each slot of a region that is made [default: 4]; as above.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    bounce: Option<u32>,
+    /// Where pages come from: store:DIR (pages versioned by LSN) or datadir:DIR (a PostgreSQL data directory, read-only).
+    #[arg(long)]
+    service: ServiceArg,
+    /// Kill a communicator that holds the role, and take over.
+    #[arg(long)]
+    replace: bool,
+    /// Threads of the runtime; default: one a cpu.
+    #[arg(long)]
+    threads: Option<u16>,
+    /// Collect up to so many requests before handing them on ...
+    #[arg(long, default_value_t = 0)]
+    gather: usize,
+    /// ... or for so many microseconds.
+    #[arg(long, default_value_t = 50)]
+    gather_us: u64,
+    /// Keep what reads as of the last so many bytes of WAL need; older versions of pages are forgotten.
+    #[arg(long, default_value_t = 1 << 30)]
+    history: u64,
+    /// Seconds between two rounds of forgetting; 0: never.
+    #[arg(long, default_value_t = 60)]
+    forget_every: u64,
+    /// Seconds to wait for unfinished requests at SIGTERM.
+    #[arg(long, default_value_t = 30)]
+    grace: u64,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains and exits 0.
+pub(super) fn run(args: &Args) -> Outcome {
+    log_to_stderr();
+    sigbus::install();
+    let region = open(args)?;
+    if args.replace {
+        if let Some(pid) = replace::kill_holder(&args.region, region)? {
+            tracing::warn!(pid, "killed the communicator that held the role");
+        }
+    } else if region.liveness().role_held() {
+        // Asked before the page service is opened: its own lock would give a less clear message.
+        return Err(role_held(args, region));
+    }
+    let runtime = runtime(args)?;
+    // Before anything is held or said: whoever reads "serving" may send the signal at once.
+    let mut told = runtime.block_on(async { Told::listen() })?;
+    let service = args.service.open()?;
+    let gather = Gather { requests: args.gather, ns: args.gather_us.saturating_mul(1000) };
+    let options = ServerOptions { gather, grace: Duration::from_secs(args.grace) };
+    let server = Server::start(region, service.clone(), runtime.handle().clone(), options).map_err(|e| match e {
+        Error::RoleHeld => role_held(args, region),
+        e => explain(&args.region, e),
+    })?;
+    let slots = region.parts().slots.len();
+    tracing::info!(
+        region = %args.region.display(), slots, service = %args.service, epoch = server.epoch(),
+        inherited = server.inherited(), pid = std::process::id(), "serving"
+    );
+    if args.forget_every > 0 {
+        runtime.spawn(forget(service.clone(), args.history, Duration::from_secs(args.forget_every)));
+    }
+    let why = runtime.block_on(told.wait(&server))?;
+    tracing::info!("{why}: draining");
+    let served = server.stop();
+    let synced = runtime.block_on(service.sync());
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(e) = synced {
+        return Err(format!("{}: the last sync failed: {e}", args.service).into());
+    }
+    tracing::info!(claimed = served.claimed, unanswered = served.unanswered, "stopped");
+    Ok(if served.unanswered == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn role_held(args: &Args, region: &Region) -> Failure {
+    let (path, pid) = (args.region.display(), communicator_pid(region));
+    format!("{path}: another communicator (pid {pid}) serves this region; stop it, or use --replace to kill it").into()
+}
+
+/// The region, for the rest of the process's life.
+fn open(args: &Args) -> Result<&'static Region, Failure> {
+    if args.slots.is_none() && args.bounce.is_none() && args.region.exists() {
+        // A take-over need not know the sizes that the region was made with.
+        return Ok(Box::leak(Box::new(attach(&args.region)?)));
+    }
+    let options = Options { bounce_per_slot: args.bounce.unwrap_or(4), ..Options::new(args.slots.unwrap_or(1024)) };
+    let (region, created) = Region::create_named(&args.region, &options).map_err(|e| match e {
+        Error::Os(libc::ENOENT) => format!("{}: there is no such directory", args.region.display()).into(),
+        e => explain(&args.region, e),
+    })?;
+    if created {
+        let bytes = Region::size(&options).map_err(|e| explain(&args.region, e))?;
+        tracing::info!(region = %args.region.display(), bytes, "made the region");
+    }
+    Ok(Box::leak(Box::new(region)))
+}
+
+fn runtime(args: &Args) -> Result<Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(n) = args.threads {
+        builder.worker_threads(usize::from(n).max(1));
+    }
+    Ok(builder.enable_all().thread_name("shmuring-worker").build()?)
+}
+
+/// Forgets old versions from time to time, for as long as the runtime lives.
+async fn forget(service: Arc<dyn PageService>, history: u64, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        match service.forget(history).await {
+            Ok(0) => {}
+            Ok(versions) => tracing::info!(versions, history, "forgot old versions"),
+            Err(e) => tracing::warn!("forgetting old versions failed: {e}"),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT, caught from when this is made.
+struct Told {
+    term: Signal,
+    int: Signal,
+}
+
+impl Told {
+    /// In a runtime's context.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for either, and watches the reaper.
+    async fn wait(&mut self, server: &Server) -> Result<&'static str, Failure> {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return Ok("SIGTERM"),
+                _ = self.int.recv() => return Ok("SIGINT"),
+                _ = tick.tick() => if !server.is_running() {
+                    return Err("the reaper has ended; start again to take over".into());
+                },
+            }
+        }
+    }
+}
+
+/// Logs to stderr; SHMURING_LOG takes filters as tracing's EnvFilter has them.
+fn log_to_stderr() {
+    use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+    let wanted = std::env::var("SHMURING_LOG").unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".into());
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(wanted);
+    let is_terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    let _ = log.try_init();
+}
+
+/// A truncated region file is a SIGBUS at the next access: say so, and go (R17).
+#[allow(unsafe_code)]
+mod sigbus {
+    const MESSAGE: &[u8] =
+        b"shmuring: SIGBUS: a mapped file was truncated or its filesystem is full; the communicator cannot go on\n";
+
+    extern "C" fn handler(_: libc::c_int) {
+        // SAFETY: write and _exit are async-signal-safe; the message is static.
+        unsafe {
+            libc::write(2, MESSAGE.as_ptr().cast(), MESSAGE.len());
+            libc::_exit(1);
+        }
+    }
+
+    pub(super) fn install() {
+        // SAFETY: the handler calls async-signal-safe functions only; a zeroed sigaction is a valid one.
+        unsafe {
+            let mut action: libc::sigaction = core::mem::zeroed();
+            action.sa_sigaction = handler as extern "C" fn(libc::c_int) as usize;
+            libc::sigaction(libc::SIGBUS, &action, core::ptr::null_mut());
+        }
+    }
+}

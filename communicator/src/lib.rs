@@ -1,0 +1,12 @@
+//! The communicator: the one process that reaps requests, schedules them and asks a page service for pages.
+//!
+//! | module | role |
+//! |---|---|
+//! | [`cli`] | the command `shmuring` |
+//! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
+//! | [`service`] | where pages come from and writes go |
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod server;
+pub mod service;

@@ -1,0 +1,205 @@
+//! The reaper: takes the role, admits what a dead communicator left, then turns hints into claims until it is told to stop.
+
+use super::{execute, lane, InFlight, OwnedClaim};
+use crate::service::PageService;
+use shmuring::communicator::{Communicator, Gather};
+use shmuring::doorbell;
+use shmuring::error::{Error, Result};
+use shmuring::parts::Parts;
+use shmuring::region::Region;
+use shmuring::request::{Completion, Opcode};
+use shmuring::slot::State;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{unbounded_channel, UnboundedSender};
+
+/// Most requests of one batch.
+const BATCH: usize = 64;
+
+/// How a server behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerOptions {
+    /// How long to collect requests before a batch is handed on.
+    pub gather: Gather,
+    /// How long to wait for unfinished requests when told to stop.
+    pub grace: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { gather: Gather::default(), grace: Duration::from_secs(30) }
+    }
+}
+
+/// What a server did by the time it stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Requests claimed.
+    pub claimed: u64,
+    /// Claims that were not answered within the grace period; a successor answers them.
+    pub unanswered: usize,
+}
+
+/// A running server. It ends with [`Server::stop`]; the process that drops it instead leaves its claims to a successor.
+#[derive(Debug)]
+pub struct Server {
+    stop: Arc<AtomicBool>,
+    parts: &'static Parts<'static>,
+    reaper: JoinHandle<Served>,
+    epoch: u32,
+    inherited: usize,
+}
+
+struct Reaper {
+    communicator: Communicator<'static>,
+    service: Arc<dyn PageService>,
+    runtime: Handle,
+    lane: UnboundedSender<(OwnedClaim, super::Ticket)>,
+    in_flight: InFlight,
+    options: ServerOptions,
+    stop: Arc<AtomicBool>,
+    claimed: u64,
+}
+
+impl Server {
+    /// Takes the role of `region` and serves it with `service`, on `runtime`. The region lives as long as the process,
+    /// since claims may be anywhere. `RoleHeld` while a living communicator serves it. Blocks until the page service has
+    /// acknowledged this epoch (R4d); call it outside of async code.
+    pub fn start(
+        region: &'static Region,
+        service: Arc<dyn PageService>,
+        runtime: Handle,
+        options: ServerOptions,
+    ) -> Result<Self> {
+        let parts: &'static Parts<'static> = Box::leak(Box::new(region.parts()));
+        if parts.geometry.block_size as usize != crate::service::PAGE_SIZE {
+            return Err(Error::BadGeometry);
+        }
+        let (communicator, inheritance) = Communicator::take_role(region, parts)?;
+        let epoch = communicator.epoch();
+        let life = parts.header.life.life.load(Ordering::Acquire);
+        if let Err(e) = runtime.block_on(service.fence(life, epoch)) {
+            tracing::error!(life, epoch, "the page service refused this communicator: {e}");
+            return Err(Error::Os(e.errno));
+        }
+        let (sender, arrivals) = unbounded_channel();
+        runtime.spawn(lane::run(lane::Term { service: service.clone(), parts, epoch, life }, arrivals));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut reaper = Reaper {
+            communicator,
+            service,
+            runtime,
+            lane: sender,
+            in_flight: InFlight::default(),
+            options,
+            stop: stop.clone(),
+            claimed: 0,
+        };
+        let inherited = inheritance.mutations.len() + inheritance.reads.len();
+        // Mutations of dead epochs go before everything Submitted, in the order of their claims (R4).
+        reaper.hand_on(inheritance.mutations.into_iter().chain(inheritance.reads).collect());
+        let reaper = std::thread::Builder::new()
+            .name("shmuring-reaper".into())
+            .spawn(move || reaper.run())
+            .map_err(|e| Error::Os(e.raw_os_error().unwrap_or(libc::EAGAIN)))?;
+        Ok(Self { stop, parts, reaper, epoch, inherited })
+    }
+
+    /// Number of this term of the role.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Requests that a dead communicator had claimed and this one finishes.
+    #[must_use]
+    pub fn inherited(&self) -> usize {
+        self.inherited
+    }
+
+    /// Whether the reaper still runs; a page service that panics its way into it would end it.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.reaper.is_finished()
+    }
+
+    /// Drains: reaps what is on the ring, waits for what is claimed (within the grace period), gives the role up. Blocks.
+    pub fn stop(self) -> Served {
+        self.stop.store(true, Ordering::Release);
+        // Wakes the reaper if it is parked; it looks at the flag after each sleep.
+        doorbell::ring_once(self.parts);
+        self.reaper.join().unwrap_or(Served { claimed: 0, unanswered: usize::MAX })
+    }
+}
+
+impl Reaper {
+    fn run(mut self) -> Served {
+        self.sweep();
+        while !self.stop.load(Ordering::Acquire) {
+            let n = self.reap(1_000_000_000);
+            if n == 0 {
+                self.audit();
+            }
+        }
+        // What was pushed before the stop is still served; what comes later is left to a successor.
+        for _ in 0..=self.communicator.parts().slots.len() / BATCH {
+            self.reap(0);
+        }
+        let begin = Instant::now();
+        while self.in_flight.count() > 0 && begin.elapsed() < self.options.grace {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Served { claimed: self.claimed, unanswered: self.in_flight.count() }
+    }
+
+    /// Reaps one batch and hands it on; parks for at most `ns` if there is none (0: does not park).
+    fn reap(&mut self, ns: u64) -> usize {
+        let mut batch = Vec::with_capacity(BATCH);
+        let take = |claim| batch.push(claim);
+        let n = if ns == 0 {
+            self.communicator.reap(BATCH, State::Processing, take)
+        } else {
+            self.communicator.reap_or_park(BATCH, State::Processing, self.options.gather, ns, take)
+        };
+        self.hand_on(batch);
+        n
+    }
+
+    fn sweep(&mut self) {
+        let mut batch = Vec::new();
+        self.communicator.sweep(State::Processing, |claim| batch.push(claim));
+        self.hand_on(batch);
+    }
+
+    fn audit(&mut self) {
+        let mut batch = Vec::new();
+        self.communicator.audit(State::Processing, |claim| batch.push(claim));
+        if !batch.is_empty() {
+            tracing::warn!(requests = batch.len(), "the audit found requests without a hint");
+        }
+        self.hand_on(batch);
+    }
+
+    /// Reads go to the runtime in one piece, so that a batch costs one wake-up of a worker.
+    fn hand_on(&mut self, batch: Vec<OwnedClaim>) {
+        self.claimed += batch.len() as u64;
+        let mut reads = Vec::with_capacity(batch.len());
+        for claim in batch {
+            let opcode = claim.job().opcode;
+            if opcode == Opcode::Nop {
+                let _ = claim.complete(Completion::ok(0));
+            } else if opcode.is_mutation() {
+                // If the lane is gone the claim comes back and is dropped: it completes with ECANCELED (I4).
+                drop(self.lane.send((claim, self.in_flight.enter())));
+            } else {
+                reads.push((claim, self.in_flight.enter()));
+            }
+        }
+        if !reads.is_empty() {
+            self.runtime.spawn(execute::reads(self.service.clone(), reads));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Page services: where pages come from and where writes go.
+//!
+//! | file | role |
+//! |---|---|
+//! | `error` | [`ServiceError`]: an errno, a sentence, and the block it is about |
+//! | [`store`] | embedded pages versioned by LSN: the default |
+//! | [`datadir`] | read-only pages of a PostgreSQL data directory |
+//!
+//! The code here runs in the communicator, never in a backend: it may allocate and use threads, but no input may make it
+//! panic. Methods are called on a tokio runtime; what takes microseconds runs inline, commits and fsync on its blocking
+//! threads.
+
+pub mod datadir;
+mod error;
+pub mod store;
+
+pub use error::{Result, ServiceError};
+
+use async_trait::async_trait;
+use shmuring::request::{Lsn, RelTag};
+
+/// Bytes of a page.
+pub const PAGE_SIZE: usize = 8192;
+
+/// As of when a read is to be answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadLsn {
+    /// Exactly as of this LSN; `None`: the latest.
+    pub request_lsn: Option<Lsn>,
+    /// The caller knows that what it asks for was not modified after this LSN.
+    pub not_modified_since: Lsn,
+}
+
+impl ReadLsn {
+    /// The latest.
+    pub const LATEST: Self = Self { request_lsn: None, not_modified_since: 0 };
+
+    /// Exactly as of `lsn`.
+    #[must_use]
+    pub const fn at(lsn: Lsn) -> Self {
+        Self { request_lsn: Some(lsn), not_modified_since: lsn }
+    }
+}
+
+/// A change of what later reads see. `lsn` 0 says that the change has no LSN of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Writes whole blocks that exist, from `block` on.
+    WritePage {
+        /// Relation fork.
+        rel: RelTag,
+        /// First block.
+        block: u32,
+        /// LSN of the pages.
+        lsn: Lsn,
+        /// One or more pages.
+        pages: Vec<u8>,
+    },
+    /// Writes block `block` and grows the fork to hold it.
+    Extend {
+        /// Relation fork.
+        rel: RelTag,
+        /// The block.
+        block: u32,
+        /// LSN of the page.
+        lsn: Lsn,
+        /// One page.
+        page: Vec<u8>,
+    },
+    /// Grows the fork to `block + count` blocks; the new ones are zero.
+    ZeroExtend {
+        /// Relation fork.
+        rel: RelTag,
+        /// First new block.
+        block: u32,
+        /// Number of blocks.
+        count: u32,
+        /// LSN of the change.
+        lsn: Lsn,
+    },
+    /// Makes a fork of no blocks.
+    Create {
+        /// Relation fork.
+        rel: RelTag,
+        /// LSN of the change.
+        lsn: Lsn,
+    },
+    /// Cuts the fork down to `blocks`; longer than it is: nothing to do.
+    Truncate {
+        /// Relation fork.
+        rel: RelTag,
+        /// Blocks that stay.
+        blocks: u32,
+        /// LSN of the change.
+        lsn: Lsn,
+    },
+    /// Removes the fork.
+    Unlink {
+        /// Relation fork.
+        rel: RelTag,
+        /// LSN of the change.
+        lsn: Lsn,
+    },
+    /// The fork now has exactly `blocks` blocks.
+    UpdateRelSize {
+        /// Relation fork.
+        rel: RelTag,
+        /// Its blocks.
+        blocks: u32,
+        /// LSN of the change.
+        lsn: Lsn,
+    },
+}
+
+/// A mutation, and whether it may have been applied before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MutationRequest {
+    /// What to change.
+    pub mutation: Mutation,
+    /// False on a re-run: then create of what exists and unlink of what is missing are success (R4e).
+    pub first_attempt: bool,
+}
+
+impl MutationRequest {
+    /// The first attempt at `mutation`.
+    #[must_use]
+    pub const fn first(mutation: Mutation) -> Self {
+        Self { mutation, first_attempt: true }
+    }
+
+    /// A re-run of `mutation`, which may have been applied.
+    #[must_use]
+    pub const fn again(mutation: Mutation) -> Self {
+        Self { mutation, first_attempt: false }
+    }
+}
+
+/// What the communicator asks of a place that has pages.
+#[async_trait]
+pub trait PageService: Send + Sync + 'static {
+    /// The name used in logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Fills `out` (`count` pages) with the blocks from `block` on; answers the LSN as of which they are.
+    async fn get_pages(&self, rel: RelTag, block: u32, count: u32, lsns: ReadLsn, out: &mut [u8]) -> Result<Lsn>;
+
+    /// Brings blocks near. Only a hint: blocks that are not there are no error.
+    async fn prefetch(&self, rel: RelTag, block: u32, count: u32) -> Result<()>;
+
+    /// Blocks of a fork; `None` if it is missing.
+    async fn rel_size(&self, rel: RelTag, lsns: ReadLsn) -> Result<Option<u32>>;
+
+    /// Bytes of a database.
+    async fn db_size(&self, db_oid: u32, lsns: ReadLsn) -> Result<u64>;
+
+    /// An SLRU segment; `kind`: 0 clog, 1 multixact members, 2 multixact offsets.
+    async fn read_slru(&self, kind: u32, segno: u32, lsns: ReadLsn) -> Result<Vec<u8>>;
+
+    /// Applies a group in order and commits it together; each mutation has a result of its own. A mutation that fails
+    /// changes nothing; a failed commit fails every mutation of the group. (`life`, `epoch`) must be the last fence.
+    async fn apply(&self, life: u32, epoch: u32, group: Vec<MutationRequest>) -> Vec<Result<u64>>;
+
+    /// Makes every mutation acknowledged before the call survive a loss of power.
+    async fn sync(&self) -> Result<()>;
+
+    /// From now on mutations of older (`life`, `epoch`) of the same region are refused with ESTALE (R4d), for as long as a
+    /// process that could still send them may live.
+    async fn fence(&self, life: u32, epoch: u32) -> Result<()>;
+
+    /// Forgets versions that no read as of the last `history` bytes of WAL can see; answers how many. A service that keeps
+    /// no versions has nothing to forget.
+    async fn forget(&self, history: u64) -> Result<u64> {
+        let _ = history;
+        Ok(0)
+    }
+}
+
+/// Checks that `out` is `count` pages and that the block numbers do not run over.
+pub(crate) fn check_read(rel: RelTag, block: u32, count: u32, out: &[u8]) -> Result<()> {
+    if count == 0 || out.len() != count as usize * PAGE_SIZE {
+        return Err(ServiceError::invalid(format!("{count} blocks into a buffer of {} bytes", out.len())));
+    }
+    if block.checked_add(count).is_none() {
+        return Err(ServiceError::invalid(format!("blocks {block}+{count} of {}", error::Rel(rel))));
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! The store: what is seen as of when, what survives, and how it says that something is wrong.
+
+use std::path::Path;
+
+use shmuring::request::RelTag;
+use shmuring_communicator::service::store::{Store, StoreOptions};
+use shmuring_communicator::service::{Mutation, MutationRequest, PageService, ReadLsn, ServiceError, PAGE_SIZE};
+
+const REL: RelTag = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16384, fork: 0 };
+
+fn open(path: &Path) -> Store {
+    Store::open(path, StoreOptions::default()).unwrap()
+}
+
+fn page(byte: u8) -> Vec<u8> {
+    vec![byte; PAGE_SIZE]
+}
+
+fn one(store: &Store, mutation: Mutation) -> Result<u64, ServiceError> {
+    store.apply_group(0, 0, &[MutationRequest::first(mutation)]).remove(0)
+}
+
+fn create(store: &Store, lsn: u64) -> Result<u64, ServiceError> {
+    one(store, Mutation::Create { rel: REL, lsn })
+}
+
+fn extend(store: &Store, block: u32, lsn: u64, byte: u8) -> Result<u64, ServiceError> {
+    one(store, Mutation::Extend { rel: REL, block, lsn, page: page(byte) })
+}
+
+fn write(store: &Store, block: u32, lsn: u64, byte: u8) -> Result<u64, ServiceError> {
+    one(store, Mutation::WritePage { rel: REL, block, lsn, pages: page(byte) })
+}
+
+fn truncate(store: &Store, blocks: u32, lsn: u64) -> Result<u64, ServiceError> {
+    one(store, Mutation::Truncate { rel: REL, blocks, lsn })
+}
+
+fn read(store: &Store, block: u32, lsns: ReadLsn) -> Result<u8, ServiceError> {
+    let mut out = page(0xEE);
+    store.read_pages(REL, block, 1, lsns, &mut out)?;
+    assert!(out.iter().all(|b| *b == out[0]));
+    Ok(out[0])
+}
+
+fn latest(store: &Store, block: u32) -> Result<u8, i32> {
+    read(store, block, ReadLsn::LATEST).map_err(|e| e.errno)
+}
+
+fn at(store: &Store, block: u32, lsn: u64) -> Result<u8, i32> {
+    read(store, block, ReadLsn::at(lsn)).map_err(|e| e.errno)
+}
+
+#[test]
+fn a_read_at_an_lsn_sees_what_was_there_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    create(&s, 10).unwrap();
+    assert_eq!(extend(&s, 0, 20, 1), Ok(1));
+    assert_eq!(write(&s, 0, 30, 2), Ok(1));
+    assert_eq!(
+        [at(&s, 0, 9), at(&s, 0, 19), at(&s, 0, 20), at(&s, 0, 29), at(&s, 0, 30), latest(&s, 0)],
+        [Err(libc::ENOENT), Err(libc::ENXIO), Ok(1), Ok(1), Ok(2), Ok(2)]
+    );
+    // An older image than the newest is seen at its own LSN only.
+    write(&s, 0, 25, 3).unwrap();
+    assert_eq!([at(&s, 0, 24), at(&s, 0, 25), at(&s, 0, 30), latest(&s, 0)], [Ok(1), Ok(3), Ok(2), Ok(2)]);
+    // Of two with one LSN the last applied wins.
+    write(&s, 0, 30, 4).unwrap();
+    assert_eq!([at(&s, 0, 30), latest(&s, 0)], [Ok(4), Ok(4)]);
+    assert_eq!(s.size_of(REL, ReadLsn::at(9)), Ok(None));
+    assert_eq!(s.size_of(REL, ReadLsn::LATEST), Ok(Some(1)));
+    assert_eq!(s.read_pages(REL, 0, 1, ReadLsn::LATEST, &mut page(0)), Ok(30));
+}
+
+#[test]
+fn an_image_without_an_lsn_wins_when_it_is_applied_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    create(&s, 10).unwrap();
+    extend(&s, 0, 30, 1).unwrap();
+    write(&s, 0, 0, 2).unwrap();
+    assert_eq!((latest(&s, 0), at(&s, 0, 30), at(&s, 0, 29)), (Ok(2), Ok(2), Err(libc::ENXIO)));
+    write(&s, 0, 40, 3).unwrap();
+    assert_eq!((latest(&s, 0), at(&s, 0, 39)), (Ok(3), Ok(2)));
+    // Also when both are of one group.
+    let pages = |byte, lsn| MutationRequest::first(Mutation::WritePage { rel: REL, block: 0, lsn, pages: page(byte) });
+    s.apply_group(0, 0, &[pages(4, 50), pages(5, 0)]);
+    assert_eq!((latest(&s, 0), at(&s, 0, 49)), (Ok(5), Ok(3)));
+}
+
+#[test]
+fn a_truncated_block_stays_away_when_the_relation_grows_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    create(&s, 10).unwrap();
+    for b in 0..4 {
+        extend(&s, b, 100, 1 + b as u8).unwrap();
+    }
+    // Its LSN is below the pages': only the order of application says that it came later.
+    assert_eq!(truncate(&s, 2, 50), Ok(2));
+    assert_eq!((latest(&s, 1), latest(&s, 2)), (Ok(2), Err(libc::ENXIO)));
+    let grow = Mutation::ZeroExtend { rel: REL, block: 2, count: 2, lsn: 0 };
+    assert_eq!(one(&s, grow), Ok(4));
+    assert_eq!((latest(&s, 1), latest(&s, 2), latest(&s, 3)), (Ok(2), Ok(0), Ok(0)));
+    write(&s, 3, 60, 9).unwrap();
+    assert_eq!((latest(&s, 2), latest(&s, 3)), (Ok(0), Ok(9)));
+    s.gc(200).unwrap();
+    assert_eq!((latest(&s, 1), latest(&s, 2), latest(&s, 3)), (Ok(2), Ok(0), Ok(9)));
+    drop(s);
+    let s = open(dir.path());
+    assert_eq!((latest(&s, 1), latest(&s, 2), latest(&s, 3)), (Ok(2), Ok(0), Ok(9)));
+}
+
+#[test]
+fn a_relation_made_again_has_nothing_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    create(&s, 10).unwrap();
+    extend(&s, 0, 20, 1).unwrap();
+    assert_eq!(create(&s, 25).map_err(|e| e.errno), Err(libc::EEXIST));
+    one(&s, Mutation::Unlink { rel: REL, lsn: 30 }).unwrap();
+    assert_eq!(latest(&s, 0), Err(libc::ENOENT));
+    assert_eq!(truncate(&s, 0, 35).map_err(|e| e.errno), Err(libc::ENOENT));
+    create(&s, 40).unwrap();
+    assert_eq!(latest(&s, 0), Err(libc::ENXIO));
+    one(&s, Mutation::UpdateRelSize { rel: REL, blocks: 3, lsn: 50 }).unwrap();
+    assert_eq!((latest(&s, 0), at(&s, 0, 29), at(&s, 0, 39)), (Ok(0), Ok(1), Err(libc::ENOENT)));
+    assert_eq!(s.gc(60).unwrap().pages, 1);
+}
+
+#[test]
+fn mutations_may_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    let run = |first: bool| {
+        let page = || page(7);
+        let group = [
+            Mutation::Create { rel: REL, lsn: 10 },
+            Mutation::Extend { rel: REL, block: 0, lsn: 20, page: page() },
+            Mutation::ZeroExtend { rel: REL, block: 1, count: 3, lsn: 20 },
+            Mutation::WritePage { rel: REL, block: 1, lsn: 25, pages: [page(), page()].concat() },
+            Mutation::Truncate { rel: REL, blocks: 3, lsn: 30 },
+            Mutation::UpdateRelSize { rel: REL, blocks: 3, lsn: 30 },
+        ];
+        let group = group.map(|mutation| MutationRequest { mutation, first_attempt: first });
+        s.apply_group(0, 0, &group).into_iter().collect::<Result<Vec<_>, _>>()
+    };
+    assert_eq!(run(true), Ok(vec![0, 1, 4, 2, 3, 3]));
+    assert_eq!(run(false), Ok(vec![0, 3, 4, 2, 3, 3]));
+    assert_eq!([0, 1, 2, 3].map(|b| latest(&s, b)), [Ok(7), Ok(7), Ok(7), Err(libc::ENXIO)]);
+    assert_eq!(run(true).map_err(|e| e.errno), Err(libc::EEXIST));
+    let unlink = MutationRequest::again(Mutation::Unlink { rel: RelTag { fork: 3, ..REL }, lsn: 1 });
+    assert_eq!(s.apply_group(0, 0, &[unlink]), [Ok(0)]);
+}
+
+#[test]
+fn bad_requests_are_refused_and_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    let errno = |r: Result<u64, ServiceError>| r.map_err(|e| (e.errno, e.block));
+    assert_eq!(errno(write(&s, 0, 1, 1)), Err((libc::ENOENT, None)));
+    create(&s, 1).unwrap();
+    extend(&s, 0, 2, 1).unwrap();
+    let two = Mutation::WritePage { rel: REL, block: 0, lsn: 9, pages: [page(8), page(9)].concat() };
+    assert_eq!(errno(one(&s, two)), Err((libc::ENXIO, Some(1))));
+    assert_eq!(errno(write(&s, u32::MAX, 1, 1)), Err((libc::ENXIO, Some(u32::MAX))));
+    assert_eq!(errno(extend(&s, u32::MAX, 1, 1)), Err((libc::EFBIG, Some(u32::MAX))));
+    for pages in [vec![], vec![1; 100], vec![1; PAGE_SIZE + 1]] {
+        assert_eq!(
+            errno(one(&s, Mutation::WritePage { rel: REL, block: 0, lsn: 1, pages: pages.clone() })),
+            Err((libc::EINVAL, None))
+        );
+        assert_eq!(
+            errno(one(&s, Mutation::Extend { rel: REL, block: 0, lsn: 1, page: pages })),
+            Err((libc::EINVAL, None))
+        );
+    }
+    assert_eq!((latest(&s, 0), s.size_of(REL, ReadLsn::LATEST)), (Ok(1), Ok(Some(1))));
+    let bad = |block, count, len: usize| {
+        s.read_pages(REL, block, count, ReadLsn::LATEST, &mut vec![0; len]).map_err(|e| (e.errno, e.block))
+    };
+    assert_eq!(bad(0, 0, 0), Err((libc::EINVAL, None)));
+    assert_eq!(bad(0, 1, 100), Err((libc::EINVAL, None)));
+    assert_eq!(bad(u32::MAX, 1, PAGE_SIZE), Err((libc::EINVAL, None)));
+    assert_eq!(bad(0, 2, 2 * PAGE_SIZE), Err((libc::ENXIO, Some(1))));
+    assert_eq!(bad(7, 1, PAGE_SIZE), Err((libc::ENXIO, Some(7))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fence_refuses_older_communicators_until_the_lock_proves_them_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |n| vec![MutationRequest::again(Mutation::Create { rel: RelTag { rel_number: n, ..REL }, lsn: 1 })];
+    let errno = |r: Vec<Result<u64, ServiceError>>| r.into_iter().map(|r| r.map_err(|e| e.errno)).collect::<Vec<_>>();
+    let s: Box<dyn PageService> = Box::new(open(dir.path()));
+    assert_eq!(errno(s.apply(1, 1, make(1)).await), [Err(libc::EINVAL)]);
+    s.fence(1, 5).await.unwrap();
+    s.fence(1, 5).await.unwrap();
+    assert_eq!(errno(s.apply(1, 5, make(1)).await), [Ok(0)]);
+    assert_eq!(errno(s.apply(1, 4, make(1)).await), [Err(libc::ESTALE)]);
+    s.fence(2, 1).await.unwrap();
+    assert_eq!(s.fence(1, 9).await.unwrap_err().errno, libc::ESTALE);
+    drop(s);
+    let s: Box<dyn PageService> = Box::new(open(dir.path()));
+    // A new region counts from the beginning again.
+    s.fence(0, 1).await.unwrap();
+    assert_eq!(errno(s.apply(0, 1, make(2)).await), [Ok(0)]);
+    assert_eq!(errno(s.apply(0, 0, make(3)).await), [Err(libc::ESTALE)]);
+    s.sync().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sizes_of_databases_and_slru_segments_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.put_slru(0, 17, &[5; 3 * PAGE_SIZE]).unwrap();
+    assert_eq!(store.put_slru(0, 17, &[0; 33 * PAGE_SIZE]).unwrap_err().errno, libc::EINVAL);
+    let s: &dyn PageService = &store;
+    assert_eq!(s.read_slru(0, 17, ReadLsn::LATEST).await.unwrap(), vec![5; 3 * PAGE_SIZE]);
+    assert_eq!(s.read_slru(1, 17, ReadLsn::LATEST).await.unwrap_err().errno, libc::ENOENT);
+    for (n, (db_oid, fork)) in (1u32..).zip([(5, 0), (5, 1), (6, 0)]) {
+        let rel = RelTag { db_oid, fork, spc_oid: 1663 + n, ..REL };
+        let grow = Mutation::ZeroExtend { rel, block: 0, count: n, lsn: 9 };
+        let group = [Mutation::Create { rel, lsn: 5 }, grow].map(MutationRequest::first);
+        s.apply(0, 0, group.to_vec()).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    }
+    assert_eq!(s.db_size(5, ReadLsn::LATEST).await.unwrap(), 3 * PAGE_SIZE as u64);
+    assert_eq!(s.db_size(5, ReadLsn::at(5)).await.unwrap(), 0);
+    assert_eq!(s.db_size(7, ReadLsn::LATEST).await.unwrap(), 0);
+    s.prefetch(RelTag { spc_oid: 1664, ..REL }, 0, 9).await.unwrap();
+    assert_eq!(store.list_relations(ReadLsn::LATEST).unwrap().len(), 3);
+}
