@@ -1,0 +1,23 @@
+# Each target calls one script or one cargo command; what it does is written down there.
+#
+#   make demo    build, then run a communicator and 4 backends for 5 seconds; every page is verified
+#                (more: make demo ARGS='--backends 8 --seconds 20', or ARGS=--help)
+#   make check   every check and test, as continuous integration runs them
+#   make bench   the benchmarks: operations of one thread, round trips between two processes
+#   make help    this text
+
+.PHONY: help demo check bench
+
+help:
+	@sed -n 's/^#  \{0,1\}//p' Makefile
+
+demo:
+	cargo build --release --quiet -p shmuring-communicator --bin shmuring
+	@"$${CARGO_TARGET_DIR:-target}/release/shmuring" demo $(ARGS)
+
+check:
+	ci/check.sh
+
+bench:
+	cargo bench --bench single_ops $(ARGS)
+	cargo bench --bench roundtrip $(ARGS)
