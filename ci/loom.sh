@@ -6,6 +6,6 @@ cd "$(dirname "$0")/.."
 
 ci/edges.sh
 for checker in loom shuttle; do
-    # --release: loom explores millions of steps, and debug builds are 20 times slower.
-    cargo test --release --features "$checker" --test "${checker}_*"
+    # Optimised: loom explores millions of steps, and debug builds are 20 times slower.
+    cargo test --profile checked --features "$checker" --test "${checker}_*"
 done

@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 # The library with debug assertions and overflow checks: what must never panic is run where it would.
 cargo test --workspace --exclude shmuring-communicator
 # The communicator optimised: its tests drive the real binary, and debug builds verify pages 20 times slower.
-cargo test --release -p shmuring-communicator
+cargo test --profile checked -p shmuring-communicator
