@@ -86,7 +86,7 @@ fn what_is_written_is_read_back_byte_for_byte() {
     site.check(7..20, 2);
     site.check(20..40, 1);
     // As of an LSN before.
-    assert!(site.read(7, 13, &["--at", "499"]) == pages(7..20, 1), "block 7 at LSN 499");
+    assert!(site.read(7, 13, &["--at", "0/1F3"]) == pages(7..20, 1), "block 7 at LSN 499");
     assert!(site.read(7, 13, &["--at", "500"]) == pages(7..20, 2), "block 7 at LSN 500");
     // Other forks and relations are others.
     let fsm = format!("{REL}.fsm");
@@ -107,12 +107,13 @@ fn what_cannot_be_done_is_a_sentence_with_its_reason() {
     let site = Site::new();
     let _serve = site.serve(&[]);
     let read = |rel: &str, block: &str| site.run("read", &["--rel", rel, "--block", block]);
-    read("1663/5/1", "0").failed(&["1663", "no such relation", "errno 2"]);
+    read("1663/5/1", "0").failed(&["1663/5/1.0", "no such relation", "errno 2"]);
     site.run("relsize", &["--rel", "1663/5/1"]).failed(&["no such relation"]);
     site.write(0, &page(0, 1), &[]).failed(&["no such relation"]);
     site.write(0, &pages(0..2, 1), &["--create", "--extend"]).good();
     read(REL, "2").failed(&["block 2", "past the end"]);
     read(REL, "4294967294").failed(&["past the end"]);
+    site.run("read", &["--rel", REL, "--block", "4294967294", "--count", "2"]).failed(&["largest block number"]);
     site.run("read", &["--rel", REL, "--block", "1", "--count", "4"]).failed(&["block 2", "past the end"]);
     site.write(0, &page(0, 2), &["--create"]).failed(&["create", "errno 17"]);
     site.write(5, &page(5, 1), &[]).failed(&["past the end"]);
@@ -235,6 +236,7 @@ fn stat_shows_slots_the_communicator_and_the_oldest_request() {
         assert!(support::soon(|| seen()["age_ms"].as_u64() > first["age_ms"].as_u64()));
         let text = site.run("stat", &[]).good();
         assert!(text.contains("get_page of 1663/5/16384.0 block 2") && text.contains("sleeps on it"), "{text}");
+        assert!(text.contains("STOPPED by a signal") && site.stat()["communicator"]["alive"] == true, "{text}");
         serve.signal(libc::SIGCONT);
         assert!(reader.join().unwrap() == page(2, 1));
     });
@@ -242,4 +244,8 @@ fn stat_shows_slots_the_communicator_and_the_oldest_request() {
     let text = site.run("stat", &[]).good();
     assert!(text.contains("GONE") && text.contains(&format!("pid {}", serve.pid())), "{text}");
     assert_eq!(site.stat()["communicator"]["alive"], false);
+    // Stopped as it should be is not gone.
+    site.serve(&[]).drain();
+    let text = site.run("stat", &[]).good();
+    assert!(text.contains("was stopped") && !text.contains("GONE"), "{text}");
 }

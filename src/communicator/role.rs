@@ -70,6 +70,9 @@ impl Drop for Communicator<'_> {
         };
         if lock.is_some() && self.parts.slots.iter().any(has_claim) {
             core::mem::forget(lock);
+        } else {
+            // Given up, and not died: for messages alone.
+            self.parts.header.role.pid.store(0, Ordering::Relaxed);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `shmuring read`, `write` and `relsize`: one request from the shell, for people and scripts.
 
 use super::region::{attach, communicator_pid};
-use super::target::RelArg;
+use super::target::{LsnArg, RelArg};
 use super::{Failure, Outcome};
-use crate::service::PAGE_SIZE;
+use crate::service::{Rel, PAGE_SIZE};
 use shmuring::backend::{Backend, Wait};
 use shmuring::error::Error;
 use shmuring::region::Region;
@@ -11,6 +11,9 @@ use shmuring::request::{Completion, Lsn, Opcode, Request, MISSING};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// The largest block number, as in PostgreSQL: the one above it means "no block".
+const MAX_BLOCK_NUMBER: i64 = 0xFFFF_FFFE;
 
 /// What every request needs.
 #[derive(Debug, clap::Args)]
@@ -21,9 +24,9 @@ pub(super) struct Common {
     /// The relation fork: SPC/DB/REL or SPC/DB/REL.FORK.
     #[arg(long)]
     rel: RelArg,
-    /// LSN: of a read, since when it was not modified; of a write, the page's.
-    #[arg(long, default_value_t = 0)]
-    lsn: Lsn,
+    /// LSN, HIGH/LOW or decimal: of a read, since when it was not modified; of a write, the page's.
+    #[arg(long, default_value_t)]
+    lsn: LsnArg,
     /// Milliseconds to wait for the answer.
     #[arg(long, default_value_t = 10_000)]
     timeout: u64,
@@ -35,14 +38,14 @@ pub(super) struct ReadArgs {
     #[command(flatten)]
     common: Common,
     /// First block.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=MAX_BLOCK_NUMBER))]
     block: u32,
     /// Number of blocks.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
     count: u8,
     /// Read as of exactly this LSN, past every cache.
     #[arg(long)]
-    at: Option<Lsn>,
+    at: Option<LsnArg>,
     /// Write the raw pages to this file ('-': stdout) instead of a line for each.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -54,7 +57,7 @@ pub(super) struct WriteArgs {
     #[command(flatten)]
     common: Common,
     /// First block.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=MAX_BLOCK_NUMBER))]
     block: u32,
     /// File with the raw pages ('-': stdin), 1 to 32 of them.
     #[arg(long = "in", default_value = "-")]
@@ -99,7 +102,7 @@ fn ask(
     r: &Request<'_>,
     to: &mut [u8],
 ) -> Result<Completion, Failure> {
-    let what = format!("{} of {:?}", r.opcode.name(), c.rel.0);
+    let what = format!("{} of {}", r.opcode.name(), Rel(c.rel.0));
     let done = b.call(r, &Wait::for_ms(c.timeout), to).map_err(|e| match e {
         Error::CommunicatorGone => format!("{what}: no communicator serves {}", c.region.display()),
         Error::TimedOut => {
@@ -123,13 +126,22 @@ fn ask(
     Err(format!("{what}: {reason} (errno {}, {} attempts)", { done.errno }, { done.attempts }).into())
 }
 
+/// Refuses blocks that no relation can have.
+fn past_the_last_block(first: u32, count: u8) -> Result<(), Failure> {
+    if i64::from(first) + i64::from(count) > MAX_BLOCK_NUMBER + 1 {
+        return Err(format!("{count} blocks from {first} on: the largest block number is {MAX_BLOCK_NUMBER}").into());
+    }
+    Ok(())
+}
+
 pub(super) fn read(args: &ReadArgs) -> Outcome {
+    past_the_last_block(args.block, args.count)?;
     let region = attach(&args.common.region)?;
     let mut b = backend(&region, u32::from(args.count))?;
-    let mut request = Request::get_page(args.common.rel.0, args.block, args.count, args.common.lsn);
+    let mut request = Request::get_page(args.common.rel.0, args.block, args.count, args.common.lsn.0);
     if args.at.is_some() {
         request.opcode = Opcode::GetPageAt;
-        request.request_lsn = args.at;
+        request.request_lsn = args.at.map(|lsn| lsn.0);
     }
     let mut pages = vec![0; usize::from(args.count) * PAGE_SIZE];
     let done = ask(&mut b, &region, &args.common, &request, &mut pages)?;
@@ -150,7 +162,8 @@ fn print_pages(first: u32, pages: &[u8], lsn: Lsn) -> std::io::Result<()> {
         let crc = crc32c::crc32c(page);
         writeln!(
             out,
-            "block {block}: page LSN {high:X}/{low:X}, pd_checksum {sum:04x}, crc32c {crc:08x}, as of {lsn}"
+            "block {block}: page LSN {high:X}/{low:X}, pd_checksum {sum:04x}, crc32c {crc:08x}, as of {}",
+            LsnArg(lsn)
         )?;
     }
     Ok(())
@@ -162,20 +175,21 @@ pub(super) fn write(args: &WriteArgs) -> Outcome {
         return Err(format!("{} bytes are not 1 to 32 pages of {PAGE_SIZE} bytes", pages.len()).into());
     }
     let count = (pages.len() / PAGE_SIZE) as u8;
+    past_the_last_block(args.block, count)?;
     let (c, rel) = (&args.common, args.common.rel.0);
     let region = attach(&c.region)?;
     let mut b = backend(&region, u32::from(count))?;
     if args.create {
         let mut create = Request::new(Opcode::Create, rel);
-        create.lsn = c.lsn;
+        create.lsn = c.lsn.0;
         ask(&mut b, &region, c, &create, &mut [])?;
     }
     if args.extend {
         for (block, page) in (args.block..).zip(pages.chunks_exact(PAGE_SIZE)) {
-            ask(&mut b, &region, c, &Request::extend(rel, block, c.lsn, page), &mut [])?;
+            ask(&mut b, &region, c, &Request::extend(rel, block, c.lsn.0, page), &mut [])?;
         }
     } else {
-        ask(&mut b, &region, c, &Request::write_page(rel, args.block, count, c.lsn, &pages), &mut [])?;
+        ask(&mut b, &region, c, &Request::write_page(rel, args.block, count, c.lsn.0, &pages), &mut [])?;
     }
     if args.sync {
         ask(&mut b, &region, c, &Request::new(Opcode::Sync, rel), &mut [])?;
@@ -202,7 +216,7 @@ pub(super) fn relsize(args: &RelsizeArgs) -> Outcome {
     let region = attach(&c.region)?;
     let mut b = backend(&region, 0)?;
     let mut request = Request::new(Opcode::RelSize, c.rel.0);
-    request.lsn = c.lsn;
+    request.lsn = c.lsn.0;
     request.allow_missing = args.allow_missing;
     let done = ask(&mut b, &region, c, &request, &mut [])?;
     match done.value {

@@ -1,6 +1,7 @@
 //! `shmuring stat`: what a region is doing, read-only.
 
 use super::region::{communicator_pid, observe};
+use super::target::LsnArg;
 use super::Outcome;
 use serde_json::{json, Map, Value};
 use shmuring::layout::Slot;
@@ -52,6 +53,7 @@ fn snapshot(region: &Region) -> Value {
         "communicator": {
             "alive": held,
             "pid": communicator_pid(region),
+            "stopped": held && is_stopped(communicator_pid(region)),
             "epoch": header.role.epoch.load(relaxed),
             "seconds": now.saturating_sub(header.role.since.load(relaxed)) / 1_000_000_000,
             "parked": header.parked.0.load(relaxed) & 1 == 1,
@@ -69,6 +71,13 @@ fn snapshot(region: &Region) -> Value {
         "latency_ns": latency(&parts),
         "role": role(&parts),
     })
+}
+
+/// Whether the process is stopped by a signal or a tracer: alive, and doing nothing. False where /proc does not tell.
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the command, which stands in parentheses and may hold any character.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
 }
 
 fn by_state(parts: &Parts<'_>) -> Value {
@@ -114,7 +123,7 @@ fn oldest(parts: &Parts<'_>, now: u64) -> Value {
         "opcode": request.opcode().map_or("unknown", |o| o.name()),
         "rel": format!("{spc_oid}/{db_oid}/{rel_number}.{fork}"),
         "block": first,
-        "lsn": lsn,
+        "lsn": LsnArg(lsn).to_string(),
     })
 }
 
@@ -182,7 +191,11 @@ fn table(now: &Value) -> String {
     let c = &now["communicator"];
     let (pid, epoch, seconds) = (&c["pid"], &c["epoch"], &c["seconds"]);
     if c["alive"] == true {
-        let doing = if c["parked"] == true { "parked" } else { "busy" };
+        let doing = match (&c["stopped"], &c["parked"]) {
+            (Value::Bool(true), _) => "STOPPED by a signal ('kill -CONT' lets it go on, 'serve --replace' takes over)",
+            (_, Value::Bool(true)) => "parked",
+            _ => "busy",
+        };
         let _ = writeln!(
             out,
             "communicator  pid {pid}, epoch {epoch}, {doing}, for {seconds} s; server life {}",
@@ -190,6 +203,9 @@ fn table(now: &Value) -> String {
         );
     } else if epoch == 0 {
         let _ = writeln!(out, "communicator  none yet");
+    } else if pid == 0 {
+        let _ =
+            writeln!(out, "communicator  none: the last one (epoch {epoch}) was stopped; 'shmuring serve' starts one");
     } else {
         let _ = writeln!(
             out,

@@ -4,7 +4,7 @@ use super::Failure;
 use crate::service::datadir::{DataDir, DataDirOptions};
 use crate::service::store::{Store, StoreOptions};
 use crate::service::PageService;
-use shmuring::request::RelTag;
+use shmuring::request::{Lsn, RelTag};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -33,6 +33,36 @@ impl FromStr for RelArg {
             return Err(wrong());
         };
         Ok(Self(RelTag { spc_oid, db_oid, rel_number, fork }))
+    }
+}
+
+/// An LSN on the command line: `HIGH/LOW` in hexadecimal as PostgreSQL writes it, or one decimal number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LsnArg(pub(super) Lsn);
+
+impl FromStr for LsnArg {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let wrong = || format!("'{s}' is not an LSN: HIGH/LOW in hexadecimal, or a decimal number");
+        let half = |digits: &str| {
+            // from_str_radix takes a sign.
+            let is_hex = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            is_hex.then(|| u32::from_str_radix(digits, 16).ok()).flatten().map(u64::from)
+        };
+        match s.split_once('/') {
+            Some((high, low)) => {
+                let (high, low) = half(high).zip(half(low)).ok_or_else(wrong)?;
+                Ok(Self(high << 32 | low))
+            }
+            None => s.parse().map(Self).map_err(|_| wrong()),
+        }
+    }
+}
+
+impl std::fmt::Display for LsnArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
     }
 }
 
@@ -89,6 +119,18 @@ mod tests {
         assert_eq!("1663/5/16384.vm".parse(), Ok(RelArg(rel(2))));
         for wrong in ["", "1/2", "1/2/3/4", "1/2/x", "1/2/3.frog", "-1/2/3"] {
             assert!(wrong.parse::<RelArg>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lsns_parse_as_postgresql_writes_them_and_nonsense_does_not() {
+        for (text, lsn) in [("0/0", 0), ("16/B374D848", 0x16_B374_D848), ("FFFFFFFF/ffffffff", u64::MAX), ("500", 500)]
+        {
+            assert_eq!(text.parse(), Ok(LsnArg(lsn)));
+        }
+        assert_eq!(LsnArg(0x16_B374_D848).to_string(), "16/B374D848");
+        for wrong in ["", "/", "1/", "/1", "1/2/3", "x", "100000000/0", "+1/+1", "-1", "16B3"] {
+            assert!(wrong.parse::<LsnArg>().is_err(), "{wrong}");
         }
     }
 

@@ -14,6 +14,7 @@ pub mod datadir;
 mod error;
 pub mod store;
 
+pub(crate) use error::Rel;
 pub use error::{Result, ServiceError};
 
 use async_trait::async_trait;

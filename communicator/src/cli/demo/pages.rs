@@ -6,7 +6,7 @@ use super::content;
 use super::driver::{Plan, Workload};
 use super::ledger::{Ledger, MAX_BLOCKS};
 use super::tally::Tally;
-use crate::service::PAGE_SIZE;
+use crate::service::{Rel, PAGE_SIZE};
 use shmuring::backend::Backend;
 use shmuring::request::{Completion, Opcode, RelTag, Request};
 use std::collections::HashSet;
@@ -367,7 +367,7 @@ impl Workload for Pages {
         if errno != 0 {
             if !self.is_expected(plan, errno) {
                 let (op, block) = (plan.opcode.name(), plan.block);
-                tally.error(format!("{op} of {:?} block {block}: errno {errno}", plan.rel));
+                tally.error(format!("{op} of {} block {block}: errno {errno}", Rel(plan.rel)));
             }
         } else if plan.opcode == Opcode::GetPage {
             for i in 0..usize::from(plan.count) {
@@ -378,7 +378,7 @@ impl Workload for Pages {
             if let Expect::Value(n) | Expect::Size(n) = plan.expect {
                 let (op, found) = (plan.opcode.name(), done.value);
                 if found != n {
-                    tally.page(Err(format!("{op} of {:?}: {found}, not {n}", plan.rel)));
+                    tally.page(Err(format!("{op} of {}: {found}, not {n}", Rel(plan.rel))));
                 }
             }
             self.acknowledge(&plan.expect);

@@ -4,7 +4,7 @@ use super::super::Failure;
 use super::driver::{Plan, Workload};
 use super::tally::Tally;
 use crate::service::datadir::{checksum, data_checksums_enabled, list_relations};
-use crate::service::PAGE_SIZE;
+use crate::service::{Rel, PAGE_SIZE};
 use shmuring::request::{Completion, Opcode, RelTag};
 use std::collections::HashMap;
 use std::fs::File;
@@ -138,7 +138,7 @@ impl Workload for Scan {
     ) {
         if !done.is_ok() {
             let (op, block, errno) = (plan.opcode.name(), plan.block, done.errno);
-            tally.error(format!("{op} of {:?} block {block}: errno {errno}", plan.rel));
+            tally.error(format!("{op} of {} block {block}: errno {errno}", Rel(plan.rel)));
             return;
         }
         match plan.expect {
@@ -153,7 +153,7 @@ impl Workload for Scan {
             }
             Expect::Value(n) if n != done.value => {
                 let (op, found) = (plan.opcode.name(), done.value);
-                tally.page(Err(format!("{op} of {:?}: {found}, not {n}", plan.rel)));
+                tally.page(Err(format!("{op} of {}: {found}, not {n}", Rel(plan.rel))));
             }
             _ => {}
         }
