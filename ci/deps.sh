@@ -13,6 +13,7 @@ need gcc gcc                   # links Rust programs; compiles the C tests
 need make make                 # how the checks are called
 need pkg-config pkg-config     # the C tests build with the installed .pc file
 need unshare util-linux        # tests of a full disk mount a small file system in a namespace of their own
+need spin spin               # the formal model
 need setpriv util-linux        # servers refuse root, so tests start them as another user
 # A real cluster is the input of communicator/tests/pgdata.rs.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
