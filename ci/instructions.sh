@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # Step, and instructions of one: of one request where a step serves several.
 expected="
 free_slot        21
-fill_nop        226
+fill_nop        235
 fill_read       317
 fill_any        305
 submit           95
@@ -16,9 +16,9 @@ submit_many      99
 poll_miss        43
 poll_hit         35
 finish           95
-serve_nops      334
-serve_reads     378
-serve_delivered 418
+serve_nops      114
+serve_reads     148
+serve_delivered 247
 "
 
 # Incremental builds inline otherwise.

@@ -52,7 +52,8 @@ const fn published(lap: u64, slot: u32) -> u64 {
 fn locate<'r>(parts: &Parts<'r>, ticket: u64) -> Option<(&'r Cell, u64)> {
     let n = parts.cells.len() as u64;
     let cell = parts.cells.get((ticket & n.wrapping_sub(1)) as usize)?;
-    Some((cell, ticket >> n.trailing_zeros() & LAP_MASK))
+    // Not masked to the bits that a cell has: `empty` and `published` drop the others.
+    Some((cell, ticket >> n.trailing_zeros()))
 }
 
 /// Takes tickets and publishes. Private to one backend handle.
@@ -207,11 +208,26 @@ impl Consumer {
     }
 
     /// The next slot number, if one is published. At most a ring's length of steps (I10).
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self, parts: &Parts<'_>) -> Option<u32> {
+        let (cell, lap) = locate(parts, self.head)?;
+        // ORD(CQ_1): pairs with the Release in `Producer::publish`; the slot's Submitted store is visible.
+        let value = cell.0.load(ord!(CQ_1, Acquire));
+        // The lap cancels out of a cell published in it, and NO_SLOT is left of an empty one.
+        let slot = value ^ published(lap, 0);
+        if slot < NO_SLOT {
+            self.advance(parts, cell, Some(lap));
+            return Some(slot as u32);
+        }
+        self.search(parts)
+    }
+
+    /// The head's cell is empty, or not what it should be: `next` in full.
+    #[inline(never)]
+    fn search(&mut self, parts: &Parts<'_>) -> Option<u32> {
         for _ in 0..parts.cells.len() {
             let (cell, lap) = locate(parts, self.head)?;
-            // ORD(CQ_1): pairs with the Release in `Producer::publish`; the slot's Submitted store is visible.
+            // ORD(CQ_1): as in `next`.
             let value = cell.0.load(ord!(CQ_1, Acquire));
             if value == empty(lap) {
                 if !self.step_over(parts, cell, lap) {
@@ -219,9 +235,10 @@ impl Consumer {
                 }
                 continue;
             }
-            if value >> SLOT_BITS == lap {
+            let slot = value ^ published(lap, 0);
+            if slot < NO_SLOT {
                 self.advance(parts, cell, Some(lap));
-                return Some((value & NO_SLOT) as u32);
+                return Some(slot as u32);
             }
             if value != empty(lap.wrapping_add(1)) || self.taken(parts) <= 0 {
                 self.damaged = true;
@@ -261,7 +278,8 @@ impl Consumer {
             return false;
         }
         // Relaxed: the cell passes from the late producer to nobody; if it was published meanwhile, look again.
-        if cell.0.compare_exchange(empty(lap), empty(lap + 1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if cell.0.compare_exchange(empty(lap), empty(lap.wrapping_add(1)), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
             self.counts.stepped_over += 1;
             self.run_until = self.head.wrapping_add(taken as u64);
             self.advance(parts, cell, None);
@@ -274,7 +292,7 @@ impl Consumer {
     fn advance(&mut self, parts: &Parts<'_>, cell: &Cell, reset: Option<u64>) {
         if let Some(lap) = reset {
             // Relaxed: the head's store after it publishes it.
-            cell.0.store(empty(lap + 1), Ordering::Relaxed);
+            cell.0.store(empty(lap.wrapping_add(1)), Ordering::Relaxed);
         }
         self.polls = 0;
         self.head = self.head.wrapping_add(1);

@@ -21,13 +21,12 @@
 //! access to the buffers before a cancel's answer. SL_4 the owner's read before the next filling (by itself, or through
 //! the range lock). SL_6 the communicator's last access before the next filling.
 //!
-//! # Recovery
-//! The last column of the table; docs/recovery.md.
+//! # Recovery: the last column of the table; docs/recovery.md.
 
 use crate::futex;
 use crate::layout::Slot;
 use crate::parts::Parts;
-use crate::sync::{ord, AtomicU64, Ordering};
+use crate::sync::{ord, Ordering};
 
 /// Generations of a slot wrap after 2^24: a foreign reference that is so old costs at most a needless wait (R9).
 pub const GENERATIONS: u32 = 1 << 24;
@@ -35,6 +34,8 @@ pub const GENERATIONS: u32 = 1 << 24;
 const STATE: u32 = 0xF;
 const WAITER: u32 = 1 << 4;
 const GENERATION_SHIFT: u32 = 8;
+/// What every transition within a generation keeps.
+const KEPT: u64 = ((GENERATIONS - 1) << GENERATION_SHIFT | WAITER) as u64;
 
 /// Where a request is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -166,8 +167,7 @@ impl Word {
 
     /// The same generation and waiter bit in another state and epoch.
     const fn moved(self, state: State, epoch: u32) -> Self {
-        let next = Self::new(state, self.generation(), epoch);
-        Self(next.0 | self.0 & WAITER as u64)
+        Self((epoch as u64) << 32 | self.0 & KEPT | state as u64)
     }
 
     /// Idle in the next generation: clears W and epoch.
@@ -179,10 +179,8 @@ impl Word {
 impl core::fmt::Debug for Word {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let w = if self.waiter() { "+W" } else { "" };
-        match self.state() {
-            Some(s) => write!(f, "{}{w} g{} e{}", s.name(), self.generation(), self.epoch()),
-            None => write!(f, "invalid({:#x})", self.0),
-        }
+        let Some(s) = self.state() else { return write!(f, "invalid({:#x})", self.0) };
+        write!(f, "{}{w} g{} e{}", s.name(), self.generation(), self.epoch())
     }
 }
 
@@ -192,7 +190,7 @@ const fn orphan_mark(word: Word) -> u64 {
 }
 
 /// What a transition owes: a wake-up of every sleeper on the word, if W was set (R9).
-#[must_use = "sleepers on the slot word must be woken"]
+#[must_use = "sleepers must be woken"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owed(bool);
 
@@ -206,8 +204,10 @@ impl Owed {
         self.0
     }
 
-    #[cfg(all(test, not(any(feature = "loom", feature = "shuttle"))))]
-    const fn is_due(self) -> bool {
+    /// Whether there is anything to pay.
+    #[inline]
+    #[must_use]
+    pub const fn is_due(self) -> bool {
         self.0
     }
 }
@@ -228,24 +228,41 @@ pub type Refused = Word;
 /// Most tries of a compare-exchange that only a waiter bit may disturb (R9); hostile bytes end it.
 const TRIES: usize = 4;
 
-/// Compare-exchanges `from` to `to(from)`, retrying while the waiter bit alone differs.
-#[inline]
-fn step(
-    word: &AtomicU64,
-    from: Word,
-    to: impl Fn(Word) -> Word,
-    success: Ordering,
-    failure: Ordering,
-) -> Result<Moved, Refused> {
-    let mut expect = from;
-    for _ in 0..TRIES {
-        match word.compare_exchange(expect.0, to(expect).0, success, failure) {
-            Ok(_) => return Ok(Moved { word: to(expect), owed: Owed(expect.waiter()) }),
-            Err(found) if Word(found).without_waiter() == from.without_waiter() => expect = Word(found),
-            Err(found) => return Err(Word(found)),
+/// A compare-exchange of one word.
+trait Cas: Fn(u64, u64) -> Result<u64, u64> {}
+impl<F: Fn(u64, u64) -> Result<u64, u64>> Cas for F {}
+
+/// Compare-exchanges `from` to `to(from)` by `cas`, retrying while the waiter bit alone differs.
+#[inline(always)]
+fn step<T: Fn(Word) -> Word + Copy, C: Cas>(from: Word, to: T, cas: C) -> Result<Moved, Refused> {
+    let before = match cas(from.0, to(from).0) {
+        Ok(_) => from,
+        Err(found) => step_again(from, Word(found), to, cas)?,
+    };
+    Ok(Moved { word: to(before), owed: Owed(before.waiter()) })
+}
+
+/// The compare-exchange of a [`step`] with its orderings, which are constants so.
+macro_rules! cas {
+    ($slot:ident, $success:expr, $failure:ident) => {
+        |old, new| $slot.word.compare_exchange(old, new, $success, Ordering::$failure)
+    };
+}
+
+/// The rest of a [`step`] that met another word; gives the one that it replaced. (By value: references need memory.)
+#[cold]
+#[inline(never)]
+fn step_again<T: Fn(Word) -> Word, C: Cas>(from: Word, mut found: Word, to: T, cas: C) -> Result<Word, Refused> {
+    for _ in 1..TRIES {
+        if found.without_waiter() != from.without_waiter() {
+            break;
+        }
+        match cas(found.0, to(found).0) {
+            Ok(_) => return Ok(found),
+            Err(now) => found = Word(now),
         }
     }
-    Err(expect)
+    Err(found)
 }
 
 /// Transitions of the owner of the slot, who holds its range lock.
@@ -327,9 +344,9 @@ pub mod owner {
 
     /// #10 Submitted → Withdrawn: reads, and mutations that no communicator has ever claimed (epoch 0).
     pub fn withdraw(slot: &Slot, submitted: Word) -> Result<Moved, Refused> {
-        // AcqRel, though no edge hangs off it: the communicator reads nothing of a Withdrawn slot, and had touched nothing
-        // of a Submitted one. Acquire on failure: the state that came first.
-        step(&slot.word, submitted, |w| w.moved(State::Withdrawn, 0), Ordering::AcqRel, Ordering::Acquire)
+        // AcqRel, though no edge hangs off it: the communicator has touched nothing of a Submitted slot, and reads nothing
+        // of a Withdrawn one. Acquire on failure: the state that came first.
+        step(submitted, |w| w.moved(State::Withdrawn, 0), cas!(slot, Ordering::AcqRel, Acquire))
     }
 
     /// #12, #14, #15 Processing or Copying → Abandoned, of reads.
@@ -339,7 +356,7 @@ pub mod owner {
     pub fn abandon(slot: &Slot, claimed: Word) -> Result<Moved, Refused> {
         // ORD(SL_3): pairs with the Release of `communicator::suspend` and `::claim`'s later steps; the communicator's
         // writes to the buffers happened before, so whoever uses them next overwrites and is not overwritten.
-        step(&slot.word, claimed, |w| w.moved(State::Abandoned, w.epoch()), ord!(SL_3, Acquire), Ordering::Acquire)
+        step(claimed, |w| w.moved(State::Abandoned, w.epoch()), cas!(slot, ord!(SL_3, Acquire), Acquire))
     }
 
     /// #26 sets W on an unfinished word, before sleeping on it. Returns the word to sleep on.
@@ -377,12 +394,12 @@ pub mod communicator {
     #[inline]
     pub fn claim(slot: &Slot, submitted: Word, to: State, epoch: u32) -> Result<Moved, Refused> {
         // ORD(SL_1): pairs with the Release of `owner::submit`; the request bytes and the image are visible.
-        step(&slot.word, submitted, |w| w.moved(to, epoch), ord!(SL_1, Acquire), Ordering::Relaxed)
+        step(submitted, move |w| w.moved(to, epoch), cas!(slot, ord!(SL_1, Acquire), Relaxed))
     }
 
     /// #16 Processing or Copying of a dead epoch → Processing of ours. The role lock is held.
     pub fn take_over(slot: &Slot, claimed: Word, epoch: u32) -> Result<Moved, Refused> {
-        step(&slot.word, claimed, |w| w.moved(State::Processing, epoch), Ordering::AcqRel, Ordering::Acquire)
+        step(claimed, move |w| w.moved(State::Processing, epoch), cas!(slot, Ordering::AcqRel, Acquire))
     }
 
     /// Whether the owner of this request was proved dead (R5). Ask whether the range lock is held first.
@@ -396,26 +413,26 @@ pub mod communicator {
     pub fn begin_copy(slot: &Slot, processing: Word) -> Result<Moved, Refused> {
         // Acquire, though no edge hangs off it (a cancel that came first has changed the word): it keeps the accesses to
         // the buffers behind this check.
-        step(&slot.word, processing, |w| w.moved(State::Copying, w.epoch()), Ordering::Acquire, Ordering::Relaxed)
+        step(processing, |w| w.moved(State::Copying, w.epoch()), cas!(slot, Ordering::Acquire, Relaxed))
     }
 
     /// #6 Copying → Processing: the image is taken, or a part is delivered. Wakes: a cancel may wait for it.
     pub fn suspend(slot: &Slot, copying: Word) -> Result<Moved, Refused> {
         // ORD(SL_3): pairs with the Acquire of `owner::abandon`; our buffer accesses are done.
-        step(&slot.word, copying, |w| w.moved(State::Processing, w.epoch()), ord!(SL_3, Release), Ordering::Relaxed)
+        step(copying, |w| w.moved(State::Processing, w.epoch()), cas!(slot, ord!(SL_3, Release), Relaxed))
     }
 
     /// #7, #8 Copying or Processing → Completed; the result has been written. Refused by Abandoned.
     #[inline]
     pub fn complete(slot: &Slot, claimed: Word) -> Result<Moved, Refused> {
         // ORD(SL_2): pairs with the Acquire of `owner::look`; publishes the result and the pages.
-        step(&slot.word, claimed, |w| w.moved(State::Completed, w.epoch()), ord!(SL_2, Release), Ordering::Relaxed)
+        step(claimed, |w| w.moved(State::Completed, w.epoch()), cas!(slot, ord!(SL_2, Release), Relaxed))
     }
 
     /// #11, #13, #17 Withdrawn or Abandoned → Idle of the next generation.
     pub fn free(slot: &Slot, cancelled: Word) -> Result<Moved, Refused> {
         // ORD(SL_6): pairs with the Acquire of `owner::begin_fill`; our last access to slot and buffers is done.
-        step(&slot.word, cancelled, Word::freed, ord!(SL_6, Release), Ordering::Acquire)
+        step(cancelled, Word::freed, cas!(slot, ord!(SL_6, Release), Acquire))
     }
 }
 
@@ -451,9 +468,8 @@ mod tests {
 
     #[test]
     fn generations_wrap() {
-        let s = slot(Word::new(State::Withdrawn, GENERATIONS - 1, 0));
-        let freed = communicator::free(&s, communicator::look(&s)).unwrap();
-        assert_eq!(freed.word, Word::new(State::Idle, 0, 0));
+        let last = Word::new(State::Withdrawn, GENERATIONS - 1, 0);
+        assert_eq!(communicator::free(&slot(last), last).unwrap().word, Word::new(State::Idle, 0, 0));
     }
 
     #[test]
@@ -470,17 +486,15 @@ mod tests {
 
     #[test]
     fn a_completion_after_an_abandon_is_refused() {
-        let s = slot(Word::new(State::Processing, 1, 2));
-        let w = communicator::look(&s);
+        let (s, w) = (slot(Word::new(State::Processing, 1, 2)), Word::new(State::Processing, 1, 2));
         let _ = owner::abandon(&s, w).unwrap();
         assert!(communicator::complete(&s, w).unwrap_err().is(State::Abandoned));
     }
 
     #[test]
     fn bytes_that_no_transition_wrote_have_no_state() {
-        for n in 8..16u64 {
-            assert_eq!(Word::from_bits(n).state(), None);
-            assert!(owner::begin_fill(&slot(Word::from_bits(n))).is_err());
+        for word in (8..16).map(Word::from_bits) {
+            assert!(word.state().is_none() && owner::begin_fill(&slot(word)).is_err());
         }
     }
 }
