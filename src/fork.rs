@@ -7,13 +7,17 @@
 use core::ptr::NonNull;
 
 const COOKIE: u8 = 1;
+/// What is looked at where the kernel wipes no pages: never the cookie.
+static NO_COOKIE: u8 = 0;
 /// Bytes of the mapping: the kernel rounds up to its pages.
 const LEN: usize = 4096;
 
 /// Belongs to the process that made it.
 #[derive(Debug)]
 pub(crate) struct ForkGuard {
-    page: Option<NonNull<u8>>,
+    /// The page, or [`NO_COOKIE`]: always there to be read.
+    page: NonNull<u8>,
+    is_page: bool,
     pid: u32,
 }
 
@@ -23,7 +27,8 @@ unsafe impl Send for ForkGuard {}
 impl ForkGuard {
     /// A guard of this process.
     pub(crate) fn new() -> Self {
-        Self { page: wiped_page(), pid: std::process::id() }
+        let page = wiped_page();
+        Self { page: page.unwrap_or(NonNull::from(&NO_COOKIE)), is_page: page.is_some(), pid: std::process::id() }
     }
 
     /// The process that made it.
@@ -34,18 +39,21 @@ impl ForkGuard {
     /// Whether this is the process that made it.
     #[inline]
     pub(crate) fn is_home(&self) -> bool {
-        match self.page {
-            // SAFETY: mapped until drop; volatile, since a fork changes it behind the compiler's back.
-            Some(page) => unsafe { page.as_ptr().read_volatile() == COOKIE },
-            None => std::process::id() == self.pid,
-        }
+        // SAFETY: mapped until drop, or a static; volatile, since a fork changes it behind the compiler's back.
+        unsafe { self.page.as_ptr().read_volatile() == COOKIE || self.ask() }
+    }
+
+    /// Without the cookie: a child, or a kernel that wipes no pages.
+    #[cold]
+    fn ask(&self) -> bool {
+        !self.is_page && std::process::id() == self.pid
     }
 }
 
 impl Drop for ForkGuard {
     fn drop(&mut self) {
-        if let Some(page) = self.page {
-            unmap(page);
+        if self.is_page {
+            unmap(self.page);
         }
     }
 }

@@ -21,168 +21,17 @@
 //! access to the buffers before a cancel's answer. SL_4 the owner's read before the next filling (by itself, or through
 //! the range lock). SL_6 the communicator's last access before the next filling.
 //!
-//! # Recovery: the last column of the table; docs/recovery.md.
+//! # Recovery
+//! The last column of the table; docs/recovery.md.
+
+mod word;
+
+pub use word::{State, Word, GENERATIONS};
 
 use crate::futex;
 use crate::layout::Slot;
 use crate::parts::Parts;
 use crate::sync::{ord, Ordering};
-
-/// Generations of a slot wrap after 2^24: a foreign reference that is so old costs at most a needless wait (R9).
-pub const GENERATIONS: u32 = 1 << 24;
-
-const STATE: u32 = 0xF;
-const WAITER: u32 = 1 << 4;
-const GENERATION_SHIFT: u32 = 8;
-/// What every transition within a generation keeps.
-const KEPT: u64 = ((GENERATIONS - 1) << GENERATION_SHIFT | WAITER) as u64;
-
-/// Where a request is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum State {
-    /// Free; the owner may fill it.
-    Idle = 0,
-    /// The owner writes the request.
-    Filling = 1,
-    /// The request waits for a communicator.
-    Submitted = 2,
-    /// A communicator has claimed it and does not touch its buffers.
-    Processing = 3,
-    /// A communicator has claimed it and may touch its buffers.
-    Copying = 4,
-    /// The result is there; the owner reads it.
-    Completed = 5,
-    /// Cancelled while claimed; the communicator gives the slot back when its I/O ends.
-    Abandoned = 6,
-    /// Cancelled before it was claimed; the communicator gives the slot back at the next hint.
-    Withdrawn = 7,
-}
-
-impl State {
-    /// Every state, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
-        Self::Idle,
-        Self::Filling,
-        Self::Submitted,
-        Self::Processing,
-        Self::Copying,
-        Self::Completed,
-        Self::Abandoned,
-        Self::Withdrawn,
-    ];
-
-    /// The name used in logs, metrics and C.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Filling => "filling",
-            Self::Submitted => "submitted",
-            Self::Processing => "processing",
-            Self::Copying => "copying",
-            Self::Completed => "completed",
-            Self::Abandoned => "abandoned",
-            Self::Withdrawn => "withdrawn",
-        }
-    }
-}
-
-/// A value of the slot word.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Word(u64);
-
-impl Word {
-    /// The word of so much.
-    #[inline]
-    #[must_use]
-    pub const fn new(state: State, generation: u32, epoch: u32) -> Self {
-        let low = state as u32 | (generation % GENERATIONS) << GENERATION_SHIFT;
-        Self((epoch as u64) << 32 | low as u64)
-    }
-
-    /// The word of these bits.
-    #[inline]
-    #[must_use]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The bits of the word.
-    #[inline]
-    #[must_use]
-    pub const fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// The low half: what the futex compares.
-    #[inline]
-    #[must_use]
-    pub const fn low(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// The state; `None` for bytes that no transition ever wrote (I10).
-    #[inline]
-    #[must_use]
-    pub fn state(self) -> Option<State> {
-        State::ALL.get((self.low() & STATE) as usize).copied()
-    }
-
-    /// Whether the word is in that state.
-    #[inline]
-    #[must_use]
-    pub const fn is(self, state: State) -> bool {
-        self.low() & STATE == state as u32
-    }
-
-    /// Whether someone sleeps on it, or is about to.
-    #[inline]
-    #[must_use]
-    pub const fn waiter(self) -> bool {
-        self.low() & WAITER != 0
-    }
-
-    /// How often the slot was used, modulo 2^24.
-    #[inline]
-    #[must_use]
-    pub const fn generation(self) -> u32 {
-        self.low() >> GENERATION_SHIFT
-    }
-
-    /// Epoch of the claim; 0 where there is none.
-    #[inline]
-    #[must_use]
-    pub const fn epoch(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    const fn with_waiter(self) -> Self {
-        Self(self.0 | WAITER as u64)
-    }
-
-    const fn without_waiter(self) -> Self {
-        Self(self.0 & !(WAITER as u64))
-    }
-
-    /// The same generation and waiter bit in another state and epoch.
-    const fn moved(self, state: State, epoch: u32) -> Self {
-        Self((epoch as u64) << 32 | self.0 & KEPT | state as u64)
-    }
-
-    /// Idle in the next generation: clears W and epoch.
-    const fn freed(self) -> Self {
-        Self::new(State::Idle, self.generation().wrapping_add(1), 0)
-    }
-}
-
-impl core::fmt::Debug for Word {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let w = if self.waiter() { "+W" } else { "" };
-        let Some(s) = self.state() else { return write!(f, "invalid({:#x})", self.0) };
-        write!(f, "{}{w} g{} e{}", s.name(), self.generation(), self.epoch())
-    }
-}
 
 /// What [`Slot::orphan`] holds when the owner of this word's request is dead.
 const fn orphan_mark(word: Word) -> u64 {
@@ -235,9 +84,9 @@ impl<F: Fn(u64, u64) -> Result<u64, u64>> Cas for F {}
 /// Compare-exchanges `from` to `to(from)` by `cas`, retrying while the waiter bit alone differs.
 #[inline(always)]
 fn step<T: Fn(Word) -> Word + Copy, C: Cas>(from: Word, to: T, cas: C) -> Result<Moved, Refused> {
-    let before = match cas(from.0, to(from).0) {
+    let before = match cas(from.bits(), to(from).bits()) {
         Ok(_) => from,
-        Err(found) => step_again(from, Word(found), to, cas)?,
+        Err(found) => step_again(from, Word::from_bits(found), to, cas)?,
     };
     Ok(Moved { word: to(before), owed: Owed(before.waiter()) })
 }
@@ -257,9 +106,9 @@ fn step_again<T: Fn(Word) -> Word, C: Cas>(from: Word, mut found: Word, to: T, c
         if found.without_waiter() != from.without_waiter() {
             break;
         }
-        match cas(found.0, to(found).0) {
+        match cas(found.bits(), to(found).bits()) {
             Ok(_) => return Ok(found),
-            Err(now) => found = Word(now),
+            Err(now) => found = Word::from_bits(now),
         }
     }
     Err(found)
@@ -273,7 +122,7 @@ pub mod owner {
     #[inline]
     pub fn look(slot: &Slot) -> Word {
         // ORD(SL_2): pairs with the Release of `communicator::complete`; the result and the pages are visible.
-        Word(slot.word.load(ord!(SL_2, Acquire)))
+        Word::from_bits(slot.word.load(ord!(SL_2, Acquire)))
     }
 
     /// #1 Idle → Filling. No one else writes an Idle word, so a store is enough.
@@ -281,13 +130,13 @@ pub mod owner {
     pub fn begin_fill(slot: &Slot) -> Result<Word, Refused> {
         // ORD(SL_6): pairs with the Release of `communicator::free`. ORD(SL_4): with that of `finish` and
         // `discard_filling` by an earlier owner, so that nothing rests on what order a file lock gives.
-        let word = Word(slot.word.load(ord!(SL_4 | SL_6, Acquire)));
-        if word.bits() != Word::new(State::Idle, word.generation(), 0).bits() {
+        let word = Word::from_bits(slot.word.load(ord!(SL_4 | SL_6, Acquire)));
+        if !word.is_only(State::Idle) {
             return Err(word);
         }
         let next = word.moved(State::Filling, 0);
         // Relaxed: nobody acts on Filling but a later owner, who comes through the range lock.
-        slot.word.store(next.0, Ordering::Relaxed);
+        slot.word.store(next.bits(), Ordering::Relaxed);
         Ok(next)
     }
 
@@ -295,7 +144,7 @@ pub mod owner {
     #[inline]
     pub fn submit(slot: &Slot, filling: Word) {
         // ORD(SL_1): pairs with the Acquire of `communicator::claim`; publishes the request bytes and the image.
-        slot.word.store(filling.moved(State::Submitted, 0).0, ord!(SL_1, Release));
+        slot.word.store(filling.moved(State::Submitted, 0).bits(), ord!(SL_1, Release));
     }
 
     /// #9 Completed → Idle, once the result has been read.
@@ -305,7 +154,7 @@ pub mod owner {
         // ORD(SL_4): the reads of result and pages come before the next filling of this slot, by whomever. A plain store
         // may overwrite a foreign waiter's W that came after our look, so an RMW is used where W may be set late; here
         // W is only ever set on unfinished words (#26), so the one in `completed` is the last.
-        slot.word.store(next.0, ord!(SL_4, Release));
+        slot.word.store(next.bits(), ord!(SL_4, Release));
         Moved { word: next, owed: Owed(completed.waiter()) }
     }
 
@@ -313,7 +162,7 @@ pub mod owner {
     pub fn discard_filling(slot: &Slot, filling: Word) -> Moved {
         let next = filling.freed();
         // ORD(SL_4): pairs with the Acquire of `begin_fill`.
-        slot.word.store(next.0, ord!(SL_4, Release));
+        slot.word.store(next.bits(), ord!(SL_4, Release));
         Moved { word: next, owed: Owed(filling.waiter()) }
     }
 
@@ -366,9 +215,9 @@ pub mod owner {
         }
         let next = seen.with_waiter();
         // Relaxed: the bit asks for a wake-up and carries no data; the futex compares the word again in the kernel.
-        match slot.word.compare_exchange(seen.0, next.0, Ordering::Relaxed, Ordering::Relaxed) {
+        match slot.word.compare_exchange(seen.bits(), next.bits(), Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Ok(next),
-            Err(found) => Err(Word(found)),
+            Err(found) => Err(Word::from_bits(found)),
         }
     }
 }
@@ -381,13 +230,13 @@ pub mod communicator {
     #[inline]
     pub fn look(slot: &Slot) -> Word {
         // Relaxed: the claim's compare-exchange decides; a stale view is only stale as far as the hint allows.
-        Word(slot.word.load(Ordering::Relaxed))
+        Word::from_bits(slot.word.load(Ordering::Relaxed))
     }
 
     /// Looks at a word that no hint led to, with all that its last writer published: where the role is taken or given up.
     pub fn look_closely(slot: &Slot) -> Word {
         // ORD(SL_1): pairs with the Release of `owner::submit`; the request bytes are visible before any claim.
-        Word(slot.word.load(ord!(SL_1, Acquire)))
+        Word::from_bits(slot.word.load(ord!(SL_1, Acquire)))
     }
 
     /// #3, #4 Submitted → Processing or Copying.
