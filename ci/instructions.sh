@@ -8,14 +8,14 @@ cd "$(dirname "$0")/.."
 # Step, and instructions of one: of one request where a step serves several.
 expected="
 free_slot        21
-fill_nop        240
-fill_read       330
-fill_any        318
+fill_nop         60
+fill_read        74
+fill_any        109
 submit           90
 submit_many      99
 poll_miss        38
 poll_hit         30
-finish           87
+finish           64
 serve_nops      114
 serve_reads     148
 serve_delivered 247

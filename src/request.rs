@@ -268,6 +268,22 @@ impl<'a> Request<'a> {
         Ok(raw)
     }
 
+    /// The words of a request that [`Words::plain`] takes and that names no buffer but the library's own: what `fill`
+    /// can write at once. Also whether it needs a bounce block, whose number is `arg` then.
+    #[inline(always)]
+    pub(crate) fn plain(&self) -> Option<(Words, bool)> {
+        if self.deadline.is_some() || self.request_lsn.is_some() || self.allow_missing || !self.block_lsns.is_empty() {
+            return None;
+        }
+        let words = Words::of(self);
+        let opcode = words.plain()?;
+        match self.buffers {
+            Buffers::None if !opcode.has_buffers() => Some((words, false)),
+            Buffers::Bounce if opcode.fills_buffers() => Some((words, true)),
+            _ => None,
+        }
+    }
+
     /// The bytes for the slot's second line.
     pub(crate) fn extra(&self) -> RawExtra {
         RawExtra { deadline: self.deadline.unwrap_or(0), request_lsn: self.request_lsn.unwrap_or(0) }

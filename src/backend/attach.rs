@@ -31,8 +31,8 @@ pub struct Backend<'r> {
     pub(super) bell: Bell,
     pub(super) spin: Spin,
     pub(super) bounce: Bounce,
-    /// Slots whose control line names this handle.
-    pub(super) introduced: Box<[bool]>,
+    /// Number of the range's first bounce block in its pool.
+    pub(super) bounce_base: u32,
     /// Slots that the batch being submitted has named already.
     pub(super) named: Box<[bool]>,
     pub(super) have_waitv: bool,
@@ -122,7 +122,8 @@ impl<'r> Backend<'r> {
             producer: Producer::new(),
             bell: Bell::default(),
             spin: Spin::new(spin::cpus()),
-            introduced: vec![false; count as usize].into_boxed_slice(),
+            // Does not wrap: a geometry has fewer than 2^32 blocks.
+            bounce_base: first.wrapping_mul(parts.geometry.bounce_per_slot),
             named: vec![false; count as usize].into_boxed_slice(),
             have_waitv: futex::have_waitv(),
             free: Recent::new(count),

@@ -45,7 +45,7 @@ impl<'r> Backend<'r> {
             return Err(Error::BadBuffer);
         }
         let block = self.bounce.blocks(index).get(i).ok_or(Error::BadBuffer)?;
-        Ok(self.first * self.parts.geometry.bounce_per_slot + *block)
+        Ok(self.bounce_base + *block)
     }
 
     #[inline]
@@ -59,7 +59,7 @@ impl<'r> Backend<'r> {
         }
     }
 
-    /// Takes the result of a complete request and gives the slot back, with its bounce blocks. Never blocks.
+    /// Takes the result of a complete request and gives the slot back. Never blocks.
     #[inline]
     pub fn finish(&mut self, request: SlotRef) -> Result<Completion> {
         let (slot, index) = self.own(request.slot)?;
@@ -68,7 +68,6 @@ impl<'r> Backend<'r> {
         let completion = slot.result.with(|p| unsafe { p.read() });
         let moved = owner::finish(slot, word);
         moved.owed.pay(&self.parts, slot);
-        self.bounce.release(index);
         self.free.push(index as u32);
         self.stats.add(OwnerCounter::Finished, 1);
         if !completion.is_ok() {

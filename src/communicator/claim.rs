@@ -6,7 +6,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::layout::{Control, Shared, Slot};
 use crate::parts::Parts;
-use crate::request::{flags, Class, Completion, Job, Opcode, RawRequest, Words};
+use crate::request::{flags, Class, Completion, Job, Opcode, Words};
 use crate::slot::{communicator, Moved, State, Word};
 use crate::stats::RoleCounter;
 use crate::sync::{Ordering, UnsafeCell};
@@ -46,7 +46,7 @@ impl<'r> Claim<'r> {
         again: bool,
     ) -> core::result::Result<Self, Refused> {
         // SAFETY: claimed, so the request bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
-        let words = unsafe { copy_request(&slot.request) };
+        let words = unsafe { slot.load_request() };
         let (job, claim_seq) = match words.plain() {
             Some(opcode) => {
                 check_plain(parts, slot, number, again, &words, opcode)?;
@@ -209,7 +209,7 @@ fn check_plain(
 fn read_rare(parts: &Parts<'_>, slot: &Slot, number: u32, again: bool) -> core::result::Result<(Job, u64), Refused> {
     // A copy of its own, so that those of plain requests need not lie in memory: the other has decided nothing.
     // SAFETY: claimed, so the request bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
-    let words = unsafe { copy_request(&slot.request) };
+    let words = unsafe { slot.load_request() };
     let opcode = words.validate().map_err(Refused::because)?;
     // SAFETY: claimed, so the bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
     let vector = words.needs_vector().then(|| Box::new(unsafe { copy_once(&slot.vector) }));
@@ -434,46 +434,11 @@ unsafe fn copy_once<T: Shared + Copy>(cell: &UnsafeCell<T>) -> T {
     cell.with(|p| unsafe { p.read_volatile() })
 }
 
-/// Copies the request bytes in five loads; as [`copy_once`].
-///
-/// # Safety
-/// As [`copy_once`], and the cell lies in a slot.
-#[cfg(not(any(feature = "loom", feature = "shuttle")))]
-#[inline(always)]
-unsafe fn copy_request(cell: &UnsafeCell<RawRequest>) -> Words {
-    cell.with(|p| {
-        let p = p.cast::<u64>();
-        // SAFETY: valid by the contract for 36 bytes, and a multiple of 8: the request is at byte 8 of a slot, which is
-        // aligned to 64 (layout.rs asserts both). Volatile as in `copy_once`.
-        unsafe {
-            Words {
-                quads: [
-                    p.read_volatile(),
-                    p.add(1).read_volatile(),
-                    p.add(2).read_volatile(),
-                    p.add(3).read_volatile(),
-                ],
-                last: p.add(4).cast::<u32>().read_volatile(),
-            }
-        }
-    })
-}
-
-/// Copies the request bytes: the slots of a model have another layout.
-///
-/// # Safety
-/// As [`copy_once`].
-#[cfg(any(feature = "loom", feature = "shuttle"))]
-unsafe fn copy_request(cell: &UnsafeCell<RawRequest>) -> Words {
-    // SAFETY: the caller's.
-    Words::from(unsafe { copy_once(cell) })
-}
-
 /// Whether the image of the request in the slot, if it has one, can still be taken although nobody served it for a while
 /// (R5). At a take-over, when nobody else claims.
 pub(super) fn is_image_safe(slot: &Slot, owner_lives: impl FnOnce() -> bool) -> bool {
     // SAFETY: unfinished, so the request bytes are immutable (R10): only a communicator could make the slot Idle, and that
     // is the caller. Visible by the Acquire of its look.
-    let raw = unsafe { copy_once(&slot.request) };
-    !raw.opcode().is_some_and(Opcode::takes_images) || raw.pool == BOUNCE || owner_lives()
+    let words = unsafe { slot.load_request() };
+    !words.opcode().is_some_and(Opcode::takes_images) || words.pool() == BOUNCE || owner_lives()
 }

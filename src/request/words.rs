@@ -3,7 +3,7 @@
 //! Field by field they are twelve loads, as many stores and a check each; as words they are five loads, and all that the
 //! opcode, flags, fork and count must obey is told by two compares.
 
-use super::{flags, Class, Job, Opcode, RawExtra, RawRequest, RawVector, RelTag};
+use super::{flags, Class, Job, Opcode, RawExtra, RawRequest, RawVector, RelTag, Request};
 use crate::error::{Error, Result};
 
 /// The bytes of a [`RawRequest`], little-endian, eight at a time.
@@ -22,6 +22,28 @@ impl From<RawRequest> for Words {
         Self {
             quads: [raw.lsn, pair(raw.spc_oid, raw.db_oid), pair(raw.rel_number, raw.block), pair(raw.arg, head)],
             last: u32::from(raw.pool) | u32::from(raw.reserved) << 16,
+        }
+    }
+}
+
+impl From<Words> for RawRequest {
+    #[inline]
+    fn from(words: Words) -> Self {
+        let [lsn, relation, place, _] = words.quads;
+        let [opcode, flags, fork, count] = words.head().to_le_bytes();
+        Self {
+            lsn,
+            spc_oid: relation as u32,
+            db_oid: (relation >> 32) as u32,
+            rel_number: place as u32,
+            block: words.block(),
+            arg: words.arg(),
+            opcode,
+            flags,
+            fork,
+            count,
+            pool: words.pool(),
+            reserved: (words.last >> 16) as u16,
         }
     }
 }
@@ -89,6 +111,15 @@ const fn rules(opcode: Opcode) -> Rules {
 }
 
 impl Words {
+    /// The words of a request without flags but its class.
+    #[inline(always)]
+    pub(crate) fn of(request: &Request<'_>) -> Self {
+        let RelTag { spc_oid, db_oid, rel_number, fork } = request.rel;
+        let head = u32::from_le_bytes([request.opcode as u8, request.class as u8, fork, request.count]);
+        let quads = [request.lsn, pair(spc_oid, db_oid), pair(rel_number, request.block), pair(request.arg, head)];
+        Self { quads, last: 0 }
+    }
+
     #[inline]
     const fn head(&self) -> u32 {
         (self.quads[3] >> 32) as u32
@@ -104,6 +135,12 @@ impl Words {
         self.head() & (any as u32) << FLAGS != 0
     }
 
+    /// The opcode, if it is one.
+    #[inline]
+    pub(crate) fn opcode(&self) -> Option<Opcode> {
+        Opcode::from_u8(self.head() as u8)
+    }
+
     #[inline]
     pub(crate) const fn block(&self) -> u32 {
         (self.quads[2] >> 32) as u32
@@ -112,6 +149,13 @@ impl Words {
     #[inline]
     pub(crate) const fn arg(&self) -> u32 {
         self.quads[3] as u32
+    }
+
+    /// The same with another `arg`.
+    #[inline]
+    pub(crate) const fn with_arg(mut self, arg: u32) -> Self {
+        self.quads[3] = pair(arg, self.head());
+        self
     }
 
     #[inline]
@@ -131,7 +175,7 @@ impl Words {
     #[inline(always)]
     pub(crate) fn plain(&self) -> Option<Opcode> {
         let head = self.head();
-        let opcode = Opcode::from_u8(head as u8)?;
+        let opcode = self.opcode()?;
         let rules = RULES.get(opcode as usize)?;
         let is_plain = head & rules.plain_fixed == rules.plain_are && self.last >> 16 == 0;
         (is_plain && self.block() != u32::MAX).then_some(opcode)
@@ -141,7 +185,7 @@ impl Words {
     #[inline]
     pub(crate) fn validate(&self) -> Result<Opcode> {
         let head = self.head();
-        let opcode = Opcode::from_u8(head as u8).ok_or(Error::BadOpcode)?;
+        let opcode = self.opcode().ok_or(Error::BadOpcode)?;
         let rules = RULES.get(opcode as usize).ok_or(Error::BadOpcode)?;
         let (block, count) = (self.block(), self.count());
         if count.wrapping_sub(rules.least) > rules.span || block.checked_add(u32::from(count)).is_none() {
@@ -269,6 +313,7 @@ mod tests {
             reserved: 0x2423,
         };
         let words = Words::from(raw);
+        assert_eq!(RawRequest::from(words), raw);
         let bytes: Vec<u8> = words.quads.iter().flat_map(|q| q.to_le_bytes()).chain(words.last.to_le_bytes()).collect();
         assert_eq!(bytes, (1..=36).collect::<Vec<u8>>());
         assert_eq!(
