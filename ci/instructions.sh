@@ -8,14 +8,14 @@ cd "$(dirname "$0")/.."
 # Step, and instructions of one: of one request where a step serves several.
 expected="
 free_slot        21
-fill_nop         60
-fill_read        74
-fill_any        109
-submit           90
-submit_many      99
-poll_miss        38
-poll_hit         30
-finish           64
+fill_nop         53
+fill_read        69
+fill_any        110
+submit           68
+submit_many      90
+poll_miss        28
+poll_hit         20
+finish           58
 serve_nops      114
 serve_reads     148
 serve_delivered 247

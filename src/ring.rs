@@ -86,6 +86,24 @@ impl Producer {
         self.push_rest(parts, slots, 0)
     }
 
+    /// The first try of a push of one slot; `false`: [`Producer::push_again`] is due.
+    #[inline(always)]
+    pub(crate) fn push_one(&mut self, parts: &Parts<'_>, slot: u32) -> bool {
+        if self.careful {
+            return false;
+        }
+        // Relaxed: as in `push_once`.
+        let ticket = parts.header.tail.0.fetch_add(1, Ordering::Relaxed);
+        self.publish(parts, ticket, slot)
+    }
+
+    /// The rest of a push of one slot whose first try failed; as [`Producer::push`].
+    #[cold]
+    pub(crate) fn push_again(&mut self, parts: &Parts<'_>, slot: u32) -> u64 {
+        // A try that only looked is counted as well.
+        self.push_rest(parts, &[slot], 1)
+    }
+
     /// The rest of a push that has tried `tried` times, or that must look first.
     #[cold]
     fn push_rest(&mut self, parts: &Parts<'_>, slots: &[u32], tried: usize) -> u64 {
@@ -124,15 +142,11 @@ impl Producer {
         slots.get(done..).unwrap_or(&[])
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, parts: &Parts<'_>, ticket: u64, slot: u32) -> bool {
         let capacity = parts.cells.len() as u64;
-        if ticket.wrapping_sub(self.head_seen) >= capacity {
-            self.head_seen = load_head(parts);
-            if ticket.wrapping_sub(self.head_seen) as i64 >= capacity as i64 {
-                self.careful = true;
-                return false;
-            }
+        if ticket.wrapping_sub(self.head_seen) >= capacity && !self.has_room(parts, ticket) {
+            return false;
         }
         let Some((cell, lap)) = locate(parts, ticket) else { return false };
         // ORD(CQ_1): pairs with the Acquire in `Consumer::next`; carries the Submitted store of this slot.
@@ -143,6 +157,14 @@ impl Producer {
             prefetch_write(next);
         }
         done
+    }
+
+    /// Whether the ticket has room, by a fresh look at the head.
+    #[cold]
+    fn has_room(&mut self, parts: &Parts<'_>, ticket: u64) -> bool {
+        self.head_seen = load_head(parts);
+        self.careful = ticket.wrapping_sub(self.head_seen) as i64 >= parts.cells.len() as i64;
+        !self.careful
     }
 
     /// Whether there is no room, by a fresh look at both ends.

@@ -7,15 +7,16 @@ use super::{Backend, SlotRef};
 use crate::buffers::BOUNCE;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::layout::Slot;
 use crate::request::{Completion, Opcode, Request};
-use crate::slot::{owner, Word};
+use crate::slot::{owner, Moved, Word};
 use crate::stats::OwnerCounter;
 
 impl<'r> Backend<'r> {
     /// The result of a complete request, which stays as it is. `NotCompleted` or `Stale` otherwise.
     pub fn result(&self, request: SlotRef) -> Result<Completion> {
         let (slot, _) = self.own(request.slot)?;
-        self.completed(request)?;
+        completed(slot, request)?;
         // SAFETY: Completed, so the result is the owner's to read (I1), and SL_2 made it visible.
         Ok(slot.result.with(|p| unsafe { p.read() }))
     }
@@ -40,7 +41,7 @@ impl<'r> Backend<'r> {
 
     fn bounce_block(&self, request: SlotRef, i: usize) -> Result<u32> {
         let (slot, index) = self.own(request.slot)?;
-        self.completed(request)?;
+        completed(slot, request)?;
         if !own_request(slot).opcode().is_some_and(Opcode::fills_buffers) {
             return Err(Error::BadBuffer);
         }
@@ -48,38 +49,40 @@ impl<'r> Backend<'r> {
         Ok(self.bounce_base + *block)
     }
 
-    #[inline]
-    fn completed(&self, request: SlotRef) -> Result<Word> {
-        let (slot, _) = self.own(request.slot)?;
-        let word = owner::look(slot);
-        if judge(word, request)? {
-            Ok(word)
-        } else {
-            Err(Error::NotCompleted)
-        }
-    }
-
     /// Takes the result of a complete request and gives the slot back. Never blocks.
     #[inline]
     pub fn finish(&mut self, request: SlotRef) -> Result<Completion> {
         let (slot, index) = self.own(request.slot)?;
-        let word = self.completed(request)?;
+        let word = completed(slot, request)?;
         // SAFETY: Completed, so the result is the owner's to read (I1), and SL_2 made it visible.
         let completion = slot.result.with(|p| unsafe { p.read() });
         let moved = owner::finish(slot, word);
-        moved.owed.pay(&self.parts, slot);
+        if moved.owed.is_due() {
+            self.wake(slot, moved);
+        }
         self.free.push(index as u32);
         self.stats.add(OwnerCounter::Finished, 1);
         if !completion.is_ok() {
             self.stats.add(OwnerCounter::Failed, 1);
         }
-        if let Some((sampled, since)) = self.sample {
-            if sampled == request {
-                self.sample = None;
-                self.stats.record(clock::now().saturating_sub(since));
-            }
+        if self.sample.is_some_and(|(sampled, _)| sampled == request) {
+            self.end_sample();
         }
         Ok(completion)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake(&self, slot: &Slot, moved: Moved) {
+        moved.owed.pay(&self.parts, slot);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_sample(&mut self) {
+        if let Some((_, since)) = self.sample.take() {
+            self.stats.record(clock::now().saturating_sub(since));
+        }
     }
 
     /// One request from fill to finish; the pages of a read are copied to `to` (whole blocks). If the wait fails, a read is
@@ -102,5 +105,16 @@ impl<'r> Backend<'r> {
             }
         }
         self.finish(r)
+    }
+}
+
+/// The word of a request that is complete.
+#[inline]
+fn completed(slot: &Slot, request: SlotRef) -> Result<Word> {
+    let word = owner::look(slot);
+    if judge(word, request)? {
+        Ok(word)
+    } else {
+        Err(Error::NotCompleted)
     }
 }

@@ -111,8 +111,14 @@ impl Word {
     #[inline]
     #[must_use]
     pub(crate) const fn is_of(self, state: State, generation: u32) -> bool {
+        Self((self.low() & !WAITER) as u64).is_just(state, generation)
+    }
+
+    /// Whether the word is that state and that generation, and nothing else: no waiter, no epoch.
+    #[inline]
+    pub(crate) const fn is_just(self, state: State, generation: u32) -> bool {
         // In 64 bits, so that a number that is no generation equals none.
-        (self.low() & !WAITER) as u64 == (generation as u64) << GENERATION_SHIFT | state as u64
+        self.0 == (generation as u64) << GENERATION_SHIFT | state as u64
     }
 
     /// Whether nothing but that state and a generation is in the word: no waiter, no epoch.
