@@ -12,10 +12,10 @@ fill_nop         53
 fill_read        69
 fill_any        110
 submit           68
-submit_many      90
+submit_many      68
 poll_miss        28
 poll_hit         20
-finish           58
+finish           52
 serve_nops      114
 serve_reads     148
 serve_delivered 247

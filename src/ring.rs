@@ -56,6 +56,19 @@ fn locate<'r>(parts: &Parts<'r>, ticket: u64) -> Option<(&'r Cell, u64)> {
     Some((cell, ticket >> n.trailing_zeros()))
 }
 
+/// Names a slot.
+pub(crate) trait Numbered {
+    /// The slot's number.
+    fn number(&self) -> u32;
+}
+
+impl Numbered for u32 {
+    #[inline]
+    fn number(&self) -> u32 {
+        *self
+    }
+}
+
 /// Takes tickets and publishes. Private to one backend handle.
 #[derive(Debug, Default)]
 pub struct Producer {
@@ -76,6 +89,12 @@ impl Producer {
     /// never waits. The caller rings the doorbell afterwards.
     #[inline]
     pub fn push(&mut self, parts: &Parts<'_>, slots: &[u32]) -> u64 {
+        self.push_all(parts, slots)
+    }
+
+    /// As [`Producer::push`], of whatever names slots.
+    #[inline]
+    pub(crate) fn push_all<S: Numbered>(&mut self, parts: &Parts<'_>, slots: &[S]) -> u64 {
         if !self.careful {
             let rest = self.push_once(parts, slots);
             if rest.is_empty() {
@@ -106,7 +125,7 @@ impl Producer {
 
     /// The rest of a push that has tried `tried` times, or that must look first.
     #[cold]
-    fn push_rest(&mut self, parts: &Parts<'_>, slots: &[u32], tried: usize) -> u64 {
+    fn push_rest<S: Numbered>(&mut self, parts: &Parts<'_>, slots: &[S], tried: usize) -> u64 {
         let mut rest = slots;
         for _ in tried..TICKETS {
             if rest.is_empty() {
@@ -117,8 +136,8 @@ impl Producer {
             }
             rest = self.push_once(parts, rest);
         }
-        for &slot in rest {
-            set_pending(parts, slot);
+        for slot in rest {
+            set_pending(parts, slot.number());
         }
         rest.len() as u64
     }
@@ -126,15 +145,15 @@ impl Producer {
     /// Takes a ticket for each slot in one fetch_add, and publishes. What could not be published is returned: it is the
     /// tail of `slots`, in order, from the first failure on.
     #[inline]
-    fn push_once<'s>(&mut self, parts: &Parts<'_>, slots: &'s [u32]) -> &'s [u32] {
+    fn push_once<'s, S: Numbered>(&mut self, parts: &Parts<'_>, slots: &'s [S]) -> &'s [S] {
         // A batch longer than the ring would lap itself.
         let n = slots.len().min(parts.cells.len());
         // Relaxed: a ticket is a number; what it leads to is published through its cell (CQ_1), and the park check sees
         // it through the doorbell's fences (DB_1).
         let first = parts.header.tail.0.fetch_add(n as u64, Ordering::Relaxed);
         let mut done = 0;
-        for (i, &slot) in slots.iter().take(n).enumerate() {
-            if !self.publish(parts, first.wrapping_add(i as u64), slot) {
+        for (i, slot) in slots.iter().take(n).enumerate() {
+            if !self.publish(parts, first.wrapping_add(i as u64), slot.number()) {
                 break;
             }
             done += 1;

@@ -33,8 +33,9 @@ pub struct Backend<'r> {
     pub(super) bounce: Bounce,
     /// Number of the range's first bounce block in its pool.
     pub(super) bounce_base: u32,
-    /// Slots that the batch being submitted has named already.
-    pub(super) named: Box<[bool]>,
+    /// The batch that named each slot last, and the number of the last batch.
+    pub(super) named: Box<[u64]>,
+    pub(super) batch: u64,
     pub(super) have_waitv: bool,
     /// Slots finished lately, relative to `first`: a hint for [`Backend::free_slot`].
     pub(super) free: Recent,
@@ -124,7 +125,8 @@ impl<'r> Backend<'r> {
             spin: Spin::new(spin::cpus()),
             // Does not wrap: a geometry has fewer than 2^32 blocks.
             bounce_base: first.wrapping_mul(parts.geometry.bounce_per_slot),
-            named: vec![false; count as usize].into_boxed_slice(),
+            named: vec![0; count as usize].into_boxed_slice(),
+            batch: 0,
             have_waitv: futex::have_waitv(),
             free: Recent::new(count),
             cursor: 0,

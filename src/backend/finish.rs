@@ -57,31 +57,27 @@ impl<'r> Backend<'r> {
         // SAFETY: Completed, so the result is the owner's to read (I1), and SL_2 made it visible.
         let completion = slot.result.with(|p| unsafe { p.read() });
         let moved = owner::finish(slot, word);
-        if moved.owed.is_due() {
-            self.wake(slot, moved);
-        }
         self.free.push(index as u32);
         self.stats.add(OwnerCounter::Finished, 1);
-        if !completion.is_ok() {
-            self.stats.add(OwnerCounter::Failed, 1);
-        }
-        if self.sample.is_some_and(|(sampled, _)| sampled == request) {
-            self.end_sample();
+        let is_sampled = self.sample.is_some_and(|(sampled, _)| sampled == request);
+        if is_sampled || moved.owed.is_due() || !completion.is_ok() {
+            self.finish_rest(slot, moved, completion.is_ok(), is_sampled);
         }
         Ok(completion)
     }
 
+    /// What few requests need: a wake-up of others that sleep on the slot, a count of a failure, the end of a sample.
     #[cold]
     #[inline(never)]
-    fn wake(&self, slot: &Slot, moved: Moved) {
+    fn finish_rest(&mut self, slot: &Slot, moved: Moved, is_ok: bool, is_sampled: bool) {
         moved.owed.pay(&self.parts, slot);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn end_sample(&mut self) {
-        if let Some((_, since)) = self.sample.take() {
-            self.stats.record(clock::now().saturating_sub(since));
+        if !is_ok {
+            self.stats.add(OwnerCounter::Failed, 1);
+        }
+        if is_sampled {
+            if let Some((_, since)) = self.sample.take() {
+                self.stats.record(clock::now().saturating_sub(since));
+            }
         }
     }
 

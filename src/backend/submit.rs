@@ -45,17 +45,13 @@ impl<'r> Backend<'r> {
         self.check_batch(requests)?;
         let mut pending = 0;
         for batch in requests.chunks(BATCH) {
-            let mut numbers = [0; BATCH];
-            let mut n = 0;
             for r in batch {
-                let (slot, _) = self.own(r.slot)?;
-                if let Some(number) = numbers.get_mut(n) {
+                // Checked: it is there.
+                if let Some(slot) = self.slots.get(r.slot.wrapping_sub(self.first) as usize) {
                     owner::submit(slot, r.filling());
-                    *number = r.slot;
-                    n += 1;
                 }
             }
-            pending += self.producer.push(&self.parts, numbers.get(..n).unwrap_or(&[]));
+            pending += self.producer.push_all(&self.parts, batch);
         }
         if let Some(last) = requests.last() {
             self.submitted(*last, requests.len() as u64, pending);
@@ -88,34 +84,29 @@ impl<'r> Backend<'r> {
     /// Each request is Filling and of its generation, and no two are one.
     #[inline]
     fn check_batch(&mut self, requests: &[SlotRef]) -> Result<()> {
-        let verdict = requests.iter().try_for_each(|r| {
-            self.filling(*r)?;
-            match self.named.get_mut(r.slot.wrapping_sub(self.first) as usize) {
-                Some(named) if !*named => *named = true,
-                _ => return Err(Error::NotFilling),
-            }
-            Ok(())
-        });
+        self.check_process()?;
+        self.batch = self.batch.wrapping_add(1);
+        let (slots, first, batch) = (self.slots, self.first, self.batch);
         for r in requests {
-            if let Some(named) = self.named.get_mut(r.slot.wrapping_sub(self.first) as usize) {
-                *named = false;
+            let index = r.slot.wrapping_sub(first) as usize;
+            let (Some(slot), Some(named)) = (slots.get(index), self.named.get_mut(index)) else {
+                return Err(Error::BadSlot);
+            };
+            check_filling(slot, *r)?;
+            if *named == batch {
+                return Err(Error::NotFilling);
             }
+            *named = batch;
         }
-        verdict
+        Ok(())
     }
 
     /// The slot of a request that is Filling and of this generation.
     #[inline]
     fn filling(&self, r: SlotRef) -> Result<&'r Slot> {
         let (slot, _) = self.own(r.slot)?;
-        let word = owner::look(slot);
-        if word.is_just(State::Filling, r.generation) {
-            Ok(slot)
-        } else if word.generation() != r.generation {
-            Err(Error::Stale)
-        } else {
-            Err(Error::NotFilling)
-        }
+        check_filling(slot, r)?;
+        Ok(slot)
     }
 
     /// Times this request, unless one is being timed.
@@ -124,5 +115,17 @@ impl<'r> Backend<'r> {
         if self.sample.is_none() {
             self.sample = Some((request, clock::now()));
         }
+    }
+}
+
+#[inline]
+fn check_filling(slot: &Slot, r: SlotRef) -> Result<()> {
+    let word = owner::look(slot);
+    if word.is_just(State::Filling, r.generation) {
+        Ok(())
+    } else if word.generation() != r.generation {
+        Err(Error::Stale)
+    } else {
+        Err(Error::NotFilling)
     }
 }
