@@ -17,8 +17,7 @@ need spin spin               # the formal model
 need setpriv util-linux        # servers refuse root, so tests start them as another user
 # A real cluster is the input of communicator/tests/pgdata.rs.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
-# The C tests run under it, once there are any.
-[ ! -d ffi/tests ] || need valgrind valgrind
+need valgrind valgrind         # counts the instructions of each step; the C tests run under it
 
 if [ ${#packages[@]} -gt 0 ]; then
     echo "missing: ${packages[*]}"

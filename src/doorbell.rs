@@ -45,25 +45,37 @@ impl Bell {
     /// system call. Call it after every push, once for a batch.
     #[inline]
     pub fn ring(&mut self, parts: &Parts<'_>) -> bool {
-        // ORD(DB_2): pairs with DB_1 in `park`. The publish before it is a locked instruction (see `fence_after_rmw`).
-        fence_after_rmw(ord!(DB_2, SeqCst));
-        // Relaxed: ordered by the fence; the value is only compared.
-        let parked = parts.header.parked.0.load(Ordering::Relaxed);
-        if parked & FLAG == 0 || parked == self.rung {
-            return false;
-        }
-        self.wake(parts, parked);
-        true
+        let parked = look(parts);
+        parked & FLAG != 0 && self.wake(parts, parked)
+    }
+
+    /// Whether there may be somebody to ring for: asked after a push, in place of [`Bell::ring`], which is due if so.
+    #[inline]
+    pub(crate) fn is_due(parts: &Parts<'_>) -> bool {
+        look(parts) & FLAG != 0
     }
 
     #[cold]
-    fn wake(&mut self, parts: &Parts<'_>, parked: u64) {
+    fn wake(&mut self, parts: &Parts<'_>, parked: u64) -> bool {
+        if parked == self.rung {
+            return false;
+        }
         self.rung = parked;
         // Relaxed: the number only tells the kernel that a ring came. What was published before it is seen through the
         // fences: a sleeper that reads the new number has its fence after ours, so its look at the ring sees it all.
         parts.header.sequence.0.fetch_add(1, Ordering::Relaxed);
         futex::wake_all(&parts.header.sequence.0, parts.private);
+        true
     }
+}
+
+/// The park, or that there is none, as seen after a push.
+#[inline]
+fn look(parts: &Parts<'_>) -> u64 {
+    // ORD(DB_2): pairs with DB_1 in `park`. The publish before it is a locked instruction (see `fence_after_rmw`).
+    fence_after_rmw(ord!(DB_2, SeqCst));
+    // Relaxed: ordered by the fence; the value is only compared.
+    parts.header.parked.0.load(Ordering::Relaxed)
 }
 
 /// Rings without a handle: for a process that only wants the communicator to look.
@@ -93,7 +105,7 @@ pub fn park(parts: &Parts<'_>, ns: u64) -> Parked {
     let last = header.parked.0.load(Ordering::Relaxed);
     let this = (last | FLAG).wrapping_add(2);
     header.parked.0.store(this, Ordering::Relaxed);
-    // ORD(DB_1): pairs with DB_2 in `Bell::ring`.
+    // ORD(DB_1): pairs with DB_2 in `look`.
     fence(ord!(DB_1, SeqCst));
     let ended = if !Consumer::is_idle(parts) {
         Parked::Busy

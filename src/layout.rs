@@ -10,7 +10,7 @@
 //! 128-byte pair of cache lines. docs/layout.md draws the byte rulers.
 
 use crate::error::{Error, Result};
-use crate::request::{Completion, RawExtra, RawRequest, RawVector};
+use crate::request::{Completion, RawExtra, RawRequest, RawVector, Words};
 use crate::sync::{AtomicU32, AtomicU64, Tally, UnsafeCell};
 
 /// First eight bytes of a finished region: "shmuring", little-endian.
@@ -184,6 +184,53 @@ impl Default for Slot {
             orphan: AtomicU64::new(0),
             vector: UnsafeCell::new(RawVector::default()),
         }
+    }
+}
+
+/// The request bytes as words: a load or store for eight of them. They are aligned, at byte 8 of a slot.
+#[allow(unsafe_code)]
+impl Slot {
+    /// Copies the request bytes, which a hostile peer may change meanwhile: each word is read once (I10).
+    ///
+    /// # Safety
+    /// The caller has the right to read them (I1).
+    #[inline(always)]
+    pub(crate) unsafe fn load_request(&self) -> Words {
+        self.request.with(|p| {
+            if cfg!(any(feature = "loom", feature = "shuttle")) {
+                // The slots of a model have another layout.
+                // SAFETY: the right to read is the caller's.
+                return Words::from(unsafe { p.read_volatile() });
+            }
+            let p = p.cast::<u64>();
+            // SAFETY: 36 bytes at a multiple of 8, as asserted below; volatile, so that the compiler does not read one
+            // again after a check. The right to read is the caller's.
+            unsafe {
+                let quads =
+                    [p.read_volatile(), p.add(1).read_volatile(), p.add(2).read_volatile(), p.add(3).read_volatile()];
+                Words { quads, last: p.add(4).cast::<u32>().read_volatile() }
+            }
+        })
+    }
+
+    /// Writes the request bytes.
+    ///
+    /// # Safety
+    /// The slot is Filling, and the caller owns it (I1).
+    #[inline(always)]
+    pub(crate) unsafe fn store_request(&self, words: &Words) {
+        self.request.with_mut(|p| {
+            if cfg!(any(feature = "loom", feature = "shuttle")) {
+                // SAFETY: the right to write is the caller's.
+                return unsafe { p.write(RawRequest::from(*words)) };
+            }
+            let p = p.cast::<u64>();
+            // SAFETY: as in `load_request`; the right to write is the caller's.
+            unsafe {
+                p.cast::<[u64; 4]>().write(words.quads);
+                p.add(4).cast::<u32>().write(words.last);
+            }
+        });
     }
 }
 

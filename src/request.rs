@@ -2,11 +2,13 @@
 //!
 //! [`Request`] is what an embedder fills; [`RawRequest`] is its bytes in the first cache line of the slot, written by
 //! the owner while Filling and immutable from Submitted to Idle (R10). The communicator copies them out once and
-//! validates the copy with [`RawRequest::decode`] (I10): nothing after that looks at the slot's request bytes again.
+//! validates the copy (`Words::validate`, [`RawRequest::decode`]; I10): nothing after that looks at the slot's request bytes again.
 
 mod opcode;
+mod words;
 
 pub use opcode::Opcode;
+pub(crate) use words::Words;
 
 use crate::error::{Error, Result};
 
@@ -262,70 +264,30 @@ impl<'a> Request<'a> {
             pool: 0,
             reserved: 0,
         };
-        check(self.opcode, &raw)?;
+        Words::from(raw).validate()?;
         Ok(raw)
+    }
+
+    /// The words of a request that [`Words::plain`] takes and that names no buffer but the library's own: what `fill`
+    /// can write at once. Also whether it needs a bounce block, whose number is `arg` then.
+    #[inline(always)]
+    pub(crate) fn plain(&self) -> Option<(Words, bool)> {
+        if self.deadline.is_some() || self.request_lsn.is_some() || self.allow_missing || !self.block_lsns.is_empty() {
+            return None;
+        }
+        let words = Words::of(self);
+        let opcode = words.plain()?;
+        match self.buffers {
+            Buffers::None if !opcode.has_buffers() => Some((words, false)),
+            Buffers::Bounce if opcode.fills_buffers() => Some((words, true)),
+            _ => None,
+        }
     }
 
     /// The bytes for the slot's second line.
     pub(crate) fn extra(&self) -> RawExtra {
         RawExtra { deadline: self.deadline.unwrap_or(0), request_lsn: self.request_lsn.unwrap_or(0) }
     }
-}
-
-/// What the bytes of one opcode may hold. A table, since both sides look at every request.
-#[derive(Clone, Copy)]
-struct Rules {
-    min_count: u8,
-    max_count: u8,
-    max_fork: u8,
-    /// Flags that it takes, and those that it needs.
-    flags: u8,
-    needs: u8,
-}
-
-const RULES: [Rules; Opcode::ALL.len()] = {
-    let none = Rules { min_count: 0, max_count: 0, max_fork: 3, flags: 0, needs: 0 };
-    let mut all = [none; Opcode::ALL.len()];
-    let mut i = 0;
-    while i < all.len() {
-        // In bounds by the loop condition; const code has no iterators.
-        #[allow(clippy::indexing_slicing)]
-        {
-            all[i] = rules(Opcode::ALL[i]);
-        }
-        i += 1;
-    }
-    all
-};
-
-const fn rules(opcode: Opcode) -> Rules {
-    let max_count = opcode.max_blocks() as u8;
-    let missing = if matches!(opcode, Opcode::RelSize | Opcode::RelExists) { flags::ALLOW_MISSING } else { 0 };
-    Rules {
-        min_count: if max_count > 0 { 1 } else { 0 },
-        max_count,
-        max_fork: if matches!(opcode, Opcode::Nop) { u8::MAX } else { 3 },
-        flags: flags::KNOWN & !flags::ALLOW_MISSING | missing,
-        needs: if matches!(opcode, Opcode::GetPageAt) { flags::REQUEST_LSN } else { 0 },
-    }
-}
-
-/// The rules that hold for the bytes of a request by themselves; both sides apply them.
-#[inline]
-fn check(opcode: Opcode, raw: &RawRequest) -> Result<()> {
-    let Some(rules) = RULES.get(opcode as usize) else { return Err(Error::BadOpcode) };
-    let many = raw.count < rules.min_count || raw.count > rules.max_count;
-    if many || raw.block.checked_add(u32::from(raw.count)).is_none() {
-        return Err(Error::BadCount);
-    }
-    let wrong_flags = raw.flags & !rules.flags | !raw.flags & rules.needs;
-    if wrong_flags != 0 || raw.flags & flags::CLASS == 3 || raw.reserved != 0 || raw.fork > rules.max_fork {
-        return Err(Error::BadRequest);
-    }
-    if opcode == Opcode::ZeroExtend && (raw.arg == 0 || raw.block.checked_add(raw.arg).is_none()) {
-        return Err(Error::BadCount);
-    }
-    Ok(())
 }
 
 /// A request as the communicator sees it: copied out of the slot once and validated. Private memory.
@@ -365,7 +327,17 @@ impl Job {
     #[must_use]
     #[inline]
     pub fn buffer(&self, i: usize) -> Option<u32> {
-        if i >= usize::from(self.count) || !self.opcode.has_buffers() {
+        if self.opcode.has_buffers() {
+            self.named(i)
+        } else {
+            None
+        }
+    }
+
+    /// The same for an opcode that has buffers.
+    #[inline]
+    pub(crate) fn named(&self, i: usize) -> Option<u32> {
+        if i >= usize::from(self.count) {
             return None;
         }
         match &self.vector {
@@ -416,42 +388,9 @@ impl RawRequest {
     /// Makes a [`Job`] of bytes copied out of a slot; refuses everything that is not a well-formed request (I10).
     /// Whether the buffers exist is the pool table's to say.
     pub fn decode(&self, extra: &RawExtra, vector: Option<Box<RawVector>>) -> Result<Job> {
-        let opcode = self.validate()?;
-        Ok(self.job(opcode, extra, vector))
-    }
-
-    /// The opcode of a well-formed request.
-    #[inline]
-    pub(crate) fn validate(&self) -> Result<Opcode> {
-        let opcode = self.opcode().ok_or(Error::BadOpcode)?;
-        check(opcode, self)?;
-        Ok(opcode)
-    }
-
-    /// The job of a request that [`RawRequest::validate`] found well-formed.
-    #[inline(always)]
-    pub(crate) fn job(&self, opcode: Opcode, extra: &RawExtra, vector: Option<Box<RawVector>>) -> Job {
-        let class = match self.flags & flags::CLASS {
-            0 => Class::Demand,
-            1 => Class::Prefetch,
-            _ => Class::Background,
-        };
-        Job {
-            opcode,
-            class,
-            rel: self.rel(),
-            block: self.block,
-            count: self.count,
-            arg: self.arg,
-            lsn: self.lsn,
-            request_lsn: (self.flags & flags::REQUEST_LSN != 0).then_some(extra.request_lsn),
-            allow_missing: self.flags & flags::ALLOW_MISSING != 0,
-            deadline: (self.flags & flags::DEADLINE != 0).then_some(extra.deadline),
-            pool: self.pool,
-            buffer: self.arg,
-            vector,
-            has_block_lsns: self.flags & flags::BLOCK_LSNS != 0,
-        }
+        let words = Words::from(*self);
+        let opcode = words.validate()?;
+        Ok(words.job(opcode, extra, vector))
     }
 }
 

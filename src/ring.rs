@@ -52,7 +52,21 @@ const fn published(lap: u64, slot: u32) -> u64 {
 fn locate<'r>(parts: &Parts<'r>, ticket: u64) -> Option<(&'r Cell, u64)> {
     let n = parts.cells.len() as u64;
     let cell = parts.cells.get((ticket & n.wrapping_sub(1)) as usize)?;
-    Some((cell, ticket >> n.trailing_zeros() & LAP_MASK))
+    // Not masked to the bits that a cell has: `empty` and `published` drop the others.
+    Some((cell, ticket >> n.trailing_zeros()))
+}
+
+/// Names a slot.
+pub(crate) trait Numbered {
+    /// The slot's number.
+    fn number(&self) -> u32;
+}
+
+impl Numbered for u32 {
+    #[inline]
+    fn number(&self) -> u32 {
+        *self
+    }
 }
 
 /// Takes tickets and publishes. Private to one backend handle.
@@ -75,6 +89,12 @@ impl Producer {
     /// never waits. The caller rings the doorbell afterwards.
     #[inline]
     pub fn push(&mut self, parts: &Parts<'_>, slots: &[u32]) -> u64 {
+        self.push_all(parts, slots)
+    }
+
+    /// As [`Producer::push`], of whatever names slots.
+    #[inline]
+    pub(crate) fn push_all<S: Numbered>(&mut self, parts: &Parts<'_>, slots: &[S]) -> u64 {
         if !self.careful {
             let rest = self.push_once(parts, slots);
             if rest.is_empty() {
@@ -85,9 +105,27 @@ impl Producer {
         self.push_rest(parts, slots, 0)
     }
 
+    /// The first try of a push of one slot; `false`: [`Producer::push_again`] is due.
+    #[inline(always)]
+    pub(crate) fn push_one(&mut self, parts: &Parts<'_>, slot: u32) -> bool {
+        if self.careful {
+            return false;
+        }
+        // Relaxed: as in `push_once`.
+        let ticket = parts.header.tail.0.fetch_add(1, Ordering::Relaxed);
+        self.publish(parts, ticket, slot)
+    }
+
+    /// The rest of a push of one slot whose first try failed; as [`Producer::push`].
+    #[cold]
+    pub(crate) fn push_again(&mut self, parts: &Parts<'_>, slot: u32) -> u64 {
+        // A try that only looked is counted as well.
+        self.push_rest(parts, &[slot], 1)
+    }
+
     /// The rest of a push that has tried `tried` times, or that must look first.
     #[cold]
-    fn push_rest(&mut self, parts: &Parts<'_>, slots: &[u32], tried: usize) -> u64 {
+    fn push_rest<S: Numbered>(&mut self, parts: &Parts<'_>, slots: &[S], tried: usize) -> u64 {
         let mut rest = slots;
         for _ in tried..TICKETS {
             if rest.is_empty() {
@@ -98,8 +136,8 @@ impl Producer {
             }
             rest = self.push_once(parts, rest);
         }
-        for &slot in rest {
-            set_pending(parts, slot);
+        for slot in rest {
+            set_pending(parts, slot.number());
         }
         rest.len() as u64
     }
@@ -107,15 +145,15 @@ impl Producer {
     /// Takes a ticket for each slot in one fetch_add, and publishes. What could not be published is returned: it is the
     /// tail of `slots`, in order, from the first failure on.
     #[inline]
-    fn push_once<'s>(&mut self, parts: &Parts<'_>, slots: &'s [u32]) -> &'s [u32] {
+    fn push_once<'s, S: Numbered>(&mut self, parts: &Parts<'_>, slots: &'s [S]) -> &'s [S] {
         // A batch longer than the ring would lap itself.
         let n = slots.len().min(parts.cells.len());
         // Relaxed: a ticket is a number; what it leads to is published through its cell (CQ_1), and the park check sees
         // it through the doorbell's fences (DB_1).
         let first = parts.header.tail.0.fetch_add(n as u64, Ordering::Relaxed);
         let mut done = 0;
-        for (i, &slot) in slots.iter().take(n).enumerate() {
-            if !self.publish(parts, first.wrapping_add(i as u64), slot) {
+        for (i, slot) in slots.iter().take(n).enumerate() {
+            if !self.publish(parts, first.wrapping_add(i as u64), slot.number()) {
                 break;
             }
             done += 1;
@@ -123,15 +161,11 @@ impl Producer {
         slots.get(done..).unwrap_or(&[])
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, parts: &Parts<'_>, ticket: u64, slot: u32) -> bool {
         let capacity = parts.cells.len() as u64;
-        if ticket.wrapping_sub(self.head_seen) >= capacity {
-            self.head_seen = load_head(parts);
-            if ticket.wrapping_sub(self.head_seen) as i64 >= capacity as i64 {
-                self.careful = true;
-                return false;
-            }
+        if ticket.wrapping_sub(self.head_seen) >= capacity && !self.has_room(parts, ticket) {
+            return false;
         }
         let Some((cell, lap)) = locate(parts, ticket) else { return false };
         // ORD(CQ_1): pairs with the Acquire in `Consumer::next`; carries the Submitted store of this slot.
@@ -142,6 +176,14 @@ impl Producer {
             prefetch_write(next);
         }
         done
+    }
+
+    /// Whether the ticket has room, by a fresh look at the head.
+    #[cold]
+    fn has_room(&mut self, parts: &Parts<'_>, ticket: u64) -> bool {
+        self.head_seen = load_head(parts);
+        self.careful = ticket.wrapping_sub(self.head_seen) as i64 >= parts.cells.len() as i64;
+        !self.careful
     }
 
     /// Whether there is no room, by a fresh look at both ends.
@@ -207,11 +249,26 @@ impl Consumer {
     }
 
     /// The next slot number, if one is published. At most a ring's length of steps (I10).
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self, parts: &Parts<'_>) -> Option<u32> {
+        let (cell, lap) = locate(parts, self.head)?;
+        // ORD(CQ_1): pairs with the Release in `Producer::publish`; the slot's Submitted store is visible.
+        let value = cell.0.load(ord!(CQ_1, Acquire));
+        // The lap cancels out of a cell published in it, and NO_SLOT is left of an empty one.
+        let slot = value ^ published(lap, 0);
+        if slot < NO_SLOT {
+            self.advance(parts, cell, Some(lap));
+            return Some(slot as u32);
+        }
+        self.search(parts)
+    }
+
+    /// The head's cell is empty, or not what it should be: `next` in full.
+    #[inline(never)]
+    fn search(&mut self, parts: &Parts<'_>) -> Option<u32> {
         for _ in 0..parts.cells.len() {
             let (cell, lap) = locate(parts, self.head)?;
-            // ORD(CQ_1): pairs with the Release in `Producer::publish`; the slot's Submitted store is visible.
+            // ORD(CQ_1): as in `next`.
             let value = cell.0.load(ord!(CQ_1, Acquire));
             if value == empty(lap) {
                 if !self.step_over(parts, cell, lap) {
@@ -219,9 +276,10 @@ impl Consumer {
                 }
                 continue;
             }
-            if value >> SLOT_BITS == lap {
+            let slot = value ^ published(lap, 0);
+            if slot < NO_SLOT {
                 self.advance(parts, cell, Some(lap));
-                return Some((value & NO_SLOT) as u32);
+                return Some(slot as u32);
             }
             if value != empty(lap.wrapping_add(1)) || self.taken(parts) <= 0 {
                 self.damaged = true;
@@ -261,7 +319,8 @@ impl Consumer {
             return false;
         }
         // Relaxed: the cell passes from the late producer to nobody; if it was published meanwhile, look again.
-        if cell.0.compare_exchange(empty(lap), empty(lap + 1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if cell.0.compare_exchange(empty(lap), empty(lap.wrapping_add(1)), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
             self.counts.stepped_over += 1;
             self.run_until = self.head.wrapping_add(taken as u64);
             self.advance(parts, cell, None);
@@ -274,7 +333,7 @@ impl Consumer {
     fn advance(&mut self, parts: &Parts<'_>, cell: &Cell, reset: Option<u64>) {
         if let Some(lap) = reset {
             // Relaxed: the head's store after it publishes it.
-            cell.0.store(empty(lap + 1), Ordering::Relaxed);
+            cell.0.store(empty(lap.wrapping_add(1)), Ordering::Relaxed);
         }
         self.polls = 0;
         self.head = self.head.wrapping_add(1);

@@ -24,167 +24,14 @@
 //! # Recovery
 //! The last column of the table; docs/recovery.md.
 
+mod word;
+
+pub use word::{State, Word, GENERATIONS};
+
 use crate::futex;
 use crate::layout::Slot;
 use crate::parts::Parts;
-use crate::sync::{ord, AtomicU64, Ordering};
-
-/// Generations of a slot wrap after 2^24: a foreign reference that is so old costs at most a needless wait (R9).
-pub const GENERATIONS: u32 = 1 << 24;
-
-const STATE: u32 = 0xF;
-const WAITER: u32 = 1 << 4;
-const GENERATION_SHIFT: u32 = 8;
-
-/// Where a request is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum State {
-    /// Free; the owner may fill it.
-    Idle = 0,
-    /// The owner writes the request.
-    Filling = 1,
-    /// The request waits for a communicator.
-    Submitted = 2,
-    /// A communicator has claimed it and does not touch its buffers.
-    Processing = 3,
-    /// A communicator has claimed it and may touch its buffers.
-    Copying = 4,
-    /// The result is there; the owner reads it.
-    Completed = 5,
-    /// Cancelled while claimed; the communicator gives the slot back when its I/O ends.
-    Abandoned = 6,
-    /// Cancelled before it was claimed; the communicator gives the slot back at the next hint.
-    Withdrawn = 7,
-}
-
-impl State {
-    /// Every state, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
-        Self::Idle,
-        Self::Filling,
-        Self::Submitted,
-        Self::Processing,
-        Self::Copying,
-        Self::Completed,
-        Self::Abandoned,
-        Self::Withdrawn,
-    ];
-
-    /// The name used in logs, metrics and C.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Filling => "filling",
-            Self::Submitted => "submitted",
-            Self::Processing => "processing",
-            Self::Copying => "copying",
-            Self::Completed => "completed",
-            Self::Abandoned => "abandoned",
-            Self::Withdrawn => "withdrawn",
-        }
-    }
-}
-
-/// A value of the slot word.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Word(u64);
-
-impl Word {
-    /// The word of so much.
-    #[inline]
-    #[must_use]
-    pub const fn new(state: State, generation: u32, epoch: u32) -> Self {
-        let low = state as u32 | (generation % GENERATIONS) << GENERATION_SHIFT;
-        Self((epoch as u64) << 32 | low as u64)
-    }
-
-    /// The word of these bits.
-    #[inline]
-    #[must_use]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-
-    /// The bits of the word.
-    #[inline]
-    #[must_use]
-    pub const fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// The low half: what the futex compares.
-    #[inline]
-    #[must_use]
-    pub const fn low(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// The state; `None` for bytes that no transition ever wrote (I10).
-    #[inline]
-    #[must_use]
-    pub fn state(self) -> Option<State> {
-        State::ALL.get((self.low() & STATE) as usize).copied()
-    }
-
-    /// Whether the word is in that state.
-    #[inline]
-    #[must_use]
-    pub const fn is(self, state: State) -> bool {
-        self.low() & STATE == state as u32
-    }
-
-    /// Whether someone sleeps on it, or is about to.
-    #[inline]
-    #[must_use]
-    pub const fn waiter(self) -> bool {
-        self.low() & WAITER != 0
-    }
-
-    /// How often the slot was used, modulo 2^24.
-    #[inline]
-    #[must_use]
-    pub const fn generation(self) -> u32 {
-        self.low() >> GENERATION_SHIFT
-    }
-
-    /// Epoch of the claim; 0 where there is none.
-    #[inline]
-    #[must_use]
-    pub const fn epoch(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    const fn with_waiter(self) -> Self {
-        Self(self.0 | WAITER as u64)
-    }
-
-    const fn without_waiter(self) -> Self {
-        Self(self.0 & !(WAITER as u64))
-    }
-
-    /// The same generation and waiter bit in another state and epoch.
-    const fn moved(self, state: State, epoch: u32) -> Self {
-        let next = Self::new(state, self.generation(), epoch);
-        Self(next.0 | self.0 & WAITER as u64)
-    }
-
-    /// Idle in the next generation: clears W and epoch.
-    const fn freed(self) -> Self {
-        Self::new(State::Idle, self.generation().wrapping_add(1), 0)
-    }
-}
-
-impl core::fmt::Debug for Word {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let w = if self.waiter() { "+W" } else { "" };
-        match self.state() {
-            Some(s) => write!(f, "{}{w} g{} e{}", s.name(), self.generation(), self.epoch()),
-            None => write!(f, "invalid({:#x})", self.0),
-        }
-    }
-}
+use crate::sync::{ord, Ordering};
 
 /// What [`Slot::orphan`] holds when the owner of this word's request is dead.
 const fn orphan_mark(word: Word) -> u64 {
@@ -192,7 +39,7 @@ const fn orphan_mark(word: Word) -> u64 {
 }
 
 /// What a transition owes: a wake-up of every sleeper on the word, if W was set (R9).
-#[must_use = "sleepers on the slot word must be woken"]
+#[must_use = "sleepers must be woken"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owed(bool);
 
@@ -206,8 +53,10 @@ impl Owed {
         self.0
     }
 
-    #[cfg(all(test, not(any(feature = "loom", feature = "shuttle"))))]
-    const fn is_due(self) -> bool {
+    /// Whether there is anything to pay.
+    #[inline]
+    #[must_use]
+    pub const fn is_due(self) -> bool {
         self.0
     }
 }
@@ -228,24 +77,41 @@ pub type Refused = Word;
 /// Most tries of a compare-exchange that only a waiter bit may disturb (R9); hostile bytes end it.
 const TRIES: usize = 4;
 
-/// Compare-exchanges `from` to `to(from)`, retrying while the waiter bit alone differs.
-#[inline]
-fn step(
-    word: &AtomicU64,
-    from: Word,
-    to: impl Fn(Word) -> Word,
-    success: Ordering,
-    failure: Ordering,
-) -> Result<Moved, Refused> {
-    let mut expect = from;
-    for _ in 0..TRIES {
-        match word.compare_exchange(expect.0, to(expect).0, success, failure) {
-            Ok(_) => return Ok(Moved { word: to(expect), owed: Owed(expect.waiter()) }),
-            Err(found) if Word(found).without_waiter() == from.without_waiter() => expect = Word(found),
-            Err(found) => return Err(Word(found)),
+/// A compare-exchange of one word.
+trait Cas: Fn(u64, u64) -> Result<u64, u64> {}
+impl<F: Fn(u64, u64) -> Result<u64, u64>> Cas for F {}
+
+/// Compare-exchanges `from` to `to(from)` by `cas`, retrying while the waiter bit alone differs.
+#[inline(always)]
+fn step<T: Fn(Word) -> Word + Copy, C: Cas>(from: Word, to: T, cas: C) -> Result<Moved, Refused> {
+    let before = match cas(from.bits(), to(from).bits()) {
+        Ok(_) => from,
+        Err(found) => step_again(from, Word::from_bits(found), to, cas)?,
+    };
+    Ok(Moved { word: to(before), owed: Owed(before.waiter()) })
+}
+
+/// The compare-exchange of a [`step`] with its orderings, which are constants so.
+macro_rules! cas {
+    ($slot:ident, $success:expr, $failure:ident) => {
+        |old, new| $slot.word.compare_exchange(old, new, $success, Ordering::$failure)
+    };
+}
+
+/// The rest of a [`step`] that met another word; gives the one that it replaced. (By value: references need memory.)
+#[cold]
+#[inline(never)]
+fn step_again<T: Fn(Word) -> Word, C: Cas>(from: Word, mut found: Word, to: T, cas: C) -> Result<Word, Refused> {
+    for _ in 1..TRIES {
+        if found.without_waiter() != from.without_waiter() {
+            break;
+        }
+        match cas(found.bits(), to(found).bits()) {
+            Ok(_) => return Ok(found),
+            Err(now) => found = Word::from_bits(now),
         }
     }
-    Err(expect)
+    Err(found)
 }
 
 /// Transitions of the owner of the slot, who holds its range lock.
@@ -256,7 +122,7 @@ pub mod owner {
     #[inline]
     pub fn look(slot: &Slot) -> Word {
         // ORD(SL_2): pairs with the Release of `communicator::complete`; the result and the pages are visible.
-        Word(slot.word.load(ord!(SL_2, Acquire)))
+        Word::from_bits(slot.word.load(ord!(SL_2, Acquire)))
     }
 
     /// #1 Idle → Filling. No one else writes an Idle word, so a store is enough.
@@ -264,13 +130,13 @@ pub mod owner {
     pub fn begin_fill(slot: &Slot) -> Result<Word, Refused> {
         // ORD(SL_6): pairs with the Release of `communicator::free`. ORD(SL_4): with that of `finish` and
         // `discard_filling` by an earlier owner, so that nothing rests on what order a file lock gives.
-        let word = Word(slot.word.load(ord!(SL_4 | SL_6, Acquire)));
-        if word.bits() != Word::new(State::Idle, word.generation(), 0).bits() {
+        let word = Word::from_bits(slot.word.load(ord!(SL_4 | SL_6, Acquire)));
+        if !word.is_only(State::Idle) {
             return Err(word);
         }
         let next = word.moved(State::Filling, 0);
         // Relaxed: nobody acts on Filling but a later owner, who comes through the range lock.
-        slot.word.store(next.0, Ordering::Relaxed);
+        slot.word.store(next.bits(), Ordering::Relaxed);
         Ok(next)
     }
 
@@ -278,7 +144,7 @@ pub mod owner {
     #[inline]
     pub fn submit(slot: &Slot, filling: Word) {
         // ORD(SL_1): pairs with the Acquire of `communicator::claim`; publishes the request bytes and the image.
-        slot.word.store(filling.moved(State::Submitted, 0).0, ord!(SL_1, Release));
+        slot.word.store(filling.moved(State::Submitted, 0).bits(), ord!(SL_1, Release));
     }
 
     /// #9 Completed → Idle, once the result has been read.
@@ -288,7 +154,7 @@ pub mod owner {
         // ORD(SL_4): the reads of result and pages come before the next filling of this slot, by whomever. A plain store
         // may overwrite a foreign waiter's W that came after our look, so an RMW is used where W may be set late; here
         // W is only ever set on unfinished words (#26), so the one in `completed` is the last.
-        slot.word.store(next.0, ord!(SL_4, Release));
+        slot.word.store(next.bits(), ord!(SL_4, Release));
         Moved { word: next, owed: Owed(completed.waiter()) }
     }
 
@@ -296,7 +162,7 @@ pub mod owner {
     pub fn discard_filling(slot: &Slot, filling: Word) -> Moved {
         let next = filling.freed();
         // ORD(SL_4): pairs with the Acquire of `begin_fill`.
-        slot.word.store(next.0, ord!(SL_4, Release));
+        slot.word.store(next.bits(), ord!(SL_4, Release));
         Moved { word: next, owed: Owed(filling.waiter()) }
     }
 
@@ -327,9 +193,9 @@ pub mod owner {
 
     /// #10 Submitted → Withdrawn: reads, and mutations that no communicator has ever claimed (epoch 0).
     pub fn withdraw(slot: &Slot, submitted: Word) -> Result<Moved, Refused> {
-        // AcqRel, though no edge hangs off it: the communicator reads nothing of a Withdrawn slot, and had touched nothing
-        // of a Submitted one. Acquire on failure: the state that came first.
-        step(&slot.word, submitted, |w| w.moved(State::Withdrawn, 0), Ordering::AcqRel, Ordering::Acquire)
+        // AcqRel, though no edge hangs off it: the communicator has touched nothing of a Submitted slot, and reads nothing
+        // of a Withdrawn one. Acquire on failure: the state that came first.
+        step(submitted, |w| w.moved(State::Withdrawn, 0), cas!(slot, Ordering::AcqRel, Acquire))
     }
 
     /// #12, #14, #15 Processing or Copying → Abandoned, of reads.
@@ -339,7 +205,7 @@ pub mod owner {
     pub fn abandon(slot: &Slot, claimed: Word) -> Result<Moved, Refused> {
         // ORD(SL_3): pairs with the Release of `communicator::suspend` and `::claim`'s later steps; the communicator's
         // writes to the buffers happened before, so whoever uses them next overwrites and is not overwritten.
-        step(&slot.word, claimed, |w| w.moved(State::Abandoned, w.epoch()), ord!(SL_3, Acquire), Ordering::Acquire)
+        step(claimed, |w| w.moved(State::Abandoned, w.epoch()), cas!(slot, ord!(SL_3, Acquire), Acquire))
     }
 
     /// #26 sets W on an unfinished word, before sleeping on it. Returns the word to sleep on.
@@ -349,9 +215,9 @@ pub mod owner {
         }
         let next = seen.with_waiter();
         // Relaxed: the bit asks for a wake-up and carries no data; the futex compares the word again in the kernel.
-        match slot.word.compare_exchange(seen.0, next.0, Ordering::Relaxed, Ordering::Relaxed) {
+        match slot.word.compare_exchange(seen.bits(), next.bits(), Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Ok(next),
-            Err(found) => Err(Word(found)),
+            Err(found) => Err(Word::from_bits(found)),
         }
     }
 }
@@ -364,25 +230,25 @@ pub mod communicator {
     #[inline]
     pub fn look(slot: &Slot) -> Word {
         // Relaxed: the claim's compare-exchange decides; a stale view is only stale as far as the hint allows.
-        Word(slot.word.load(Ordering::Relaxed))
+        Word::from_bits(slot.word.load(Ordering::Relaxed))
     }
 
     /// Looks at a word that no hint led to, with all that its last writer published: where the role is taken or given up.
     pub fn look_closely(slot: &Slot) -> Word {
         // ORD(SL_1): pairs with the Release of `owner::submit`; the request bytes are visible before any claim.
-        Word(slot.word.load(ord!(SL_1, Acquire)))
+        Word::from_bits(slot.word.load(ord!(SL_1, Acquire)))
     }
 
     /// #3, #4 Submitted → Processing or Copying.
     #[inline]
     pub fn claim(slot: &Slot, submitted: Word, to: State, epoch: u32) -> Result<Moved, Refused> {
         // ORD(SL_1): pairs with the Release of `owner::submit`; the request bytes and the image are visible.
-        step(&slot.word, submitted, |w| w.moved(to, epoch), ord!(SL_1, Acquire), Ordering::Relaxed)
+        step(submitted, move |w| w.moved(to, epoch), cas!(slot, ord!(SL_1, Acquire), Relaxed))
     }
 
     /// #16 Processing or Copying of a dead epoch → Processing of ours. The role lock is held.
     pub fn take_over(slot: &Slot, claimed: Word, epoch: u32) -> Result<Moved, Refused> {
-        step(&slot.word, claimed, |w| w.moved(State::Processing, epoch), Ordering::AcqRel, Ordering::Acquire)
+        step(claimed, move |w| w.moved(State::Processing, epoch), cas!(slot, Ordering::AcqRel, Acquire))
     }
 
     /// Whether the owner of this request was proved dead (R5). Ask whether the range lock is held first.
@@ -396,26 +262,26 @@ pub mod communicator {
     pub fn begin_copy(slot: &Slot, processing: Word) -> Result<Moved, Refused> {
         // Acquire, though no edge hangs off it (a cancel that came first has changed the word): it keeps the accesses to
         // the buffers behind this check.
-        step(&slot.word, processing, |w| w.moved(State::Copying, w.epoch()), Ordering::Acquire, Ordering::Relaxed)
+        step(processing, |w| w.moved(State::Copying, w.epoch()), cas!(slot, Ordering::Acquire, Relaxed))
     }
 
     /// #6 Copying → Processing: the image is taken, or a part is delivered. Wakes: a cancel may wait for it.
     pub fn suspend(slot: &Slot, copying: Word) -> Result<Moved, Refused> {
         // ORD(SL_3): pairs with the Acquire of `owner::abandon`; our buffer accesses are done.
-        step(&slot.word, copying, |w| w.moved(State::Processing, w.epoch()), ord!(SL_3, Release), Ordering::Relaxed)
+        step(copying, |w| w.moved(State::Processing, w.epoch()), cas!(slot, ord!(SL_3, Release), Relaxed))
     }
 
     /// #7, #8 Copying or Processing → Completed; the result has been written. Refused by Abandoned.
     #[inline]
     pub fn complete(slot: &Slot, claimed: Word) -> Result<Moved, Refused> {
         // ORD(SL_2): pairs with the Acquire of `owner::look`; publishes the result and the pages.
-        step(&slot.word, claimed, |w| w.moved(State::Completed, w.epoch()), ord!(SL_2, Release), Ordering::Relaxed)
+        step(claimed, |w| w.moved(State::Completed, w.epoch()), cas!(slot, ord!(SL_2, Release), Relaxed))
     }
 
     /// #11, #13, #17 Withdrawn or Abandoned → Idle of the next generation.
     pub fn free(slot: &Slot, cancelled: Word) -> Result<Moved, Refused> {
         // ORD(SL_6): pairs with the Acquire of `owner::begin_fill`; our last access to slot and buffers is done.
-        step(&slot.word, cancelled, Word::freed, ord!(SL_6, Release), Ordering::Acquire)
+        step(cancelled, Word::freed, cas!(slot, ord!(SL_6, Release), Acquire))
     }
 }
 
@@ -451,9 +317,8 @@ mod tests {
 
     #[test]
     fn generations_wrap() {
-        let s = slot(Word::new(State::Withdrawn, GENERATIONS - 1, 0));
-        let freed = communicator::free(&s, communicator::look(&s)).unwrap();
-        assert_eq!(freed.word, Word::new(State::Idle, 0, 0));
+        let last = Word::new(State::Withdrawn, GENERATIONS - 1, 0);
+        assert_eq!(communicator::free(&slot(last), last).unwrap().word, Word::new(State::Idle, 0, 0));
     }
 
     #[test]
@@ -470,17 +335,15 @@ mod tests {
 
     #[test]
     fn a_completion_after_an_abandon_is_refused() {
-        let s = slot(Word::new(State::Processing, 1, 2));
-        let w = communicator::look(&s);
+        let (s, w) = (slot(Word::new(State::Processing, 1, 2)), Word::new(State::Processing, 1, 2));
         let _ = owner::abandon(&s, w).unwrap();
         assert!(communicator::complete(&s, w).unwrap_err().is(State::Abandoned));
     }
 
     #[test]
     fn bytes_that_no_transition_wrote_have_no_state() {
-        for n in 8..16u64 {
-            assert_eq!(Word::from_bits(n).state(), None);
-            assert!(owner::begin_fill(&slot(Word::from_bits(n))).is_err());
+        for word in (8..16).map(Word::from_bits) {
+            assert!(word.state().is_none() && owner::begin_fill(&slot(word)).is_err());
         }
     }
 }

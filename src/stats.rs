@@ -114,13 +114,14 @@ impl RoleCounter {
     ];
 }
 
-/// Adds to a counter that only the caller writes.
+/// Adds to a counter that only the caller writes; gives what it was.
 #[inline]
-fn add_own(counter: Option<&Tally>, n: u64) {
-    if let Some(c) = counter {
-        // Relaxed, load and store: one writer, and nothing hangs off a count.
-        c.store(c.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
+fn add_own(counter: Option<&Tally>, n: u64) -> u64 {
+    let Some(c) = counter else { return 0 };
+    // Relaxed, load and store: one writer, and nothing hangs off a count.
+    let before = c.load(Ordering::Relaxed);
+    c.store(before.wrapping_add(n), Ordering::Relaxed);
+    before
 }
 
 /// Bucket of a duration: 0 is below 256 ns, then a bucket for each doubling, the last from 2^30 ns (1.07 s) up.
@@ -146,10 +147,10 @@ pub const fn bucket_end(bucket: usize) -> u64 {
 }
 
 impl OwnerStats {
-    /// Adds `n`; the owner alone calls it.
+    /// Adds `n`, and gives what the counter was; the owner alone calls it.
     #[inline]
-    pub(crate) fn add(&self, counter: OwnerCounter, n: u64) {
-        add_own(self.counters.get(counter as usize), n);
+    pub(crate) fn add(&self, counter: OwnerCounter, n: u64) -> u64 {
+        add_own(self.counters.get(counter as usize), n)
     }
 
     /// Records a latency in ns; the owner alone calls it.

@@ -222,6 +222,47 @@ fn a_busy_slot_is_not_filled() {
 }
 
 #[test]
+fn a_slot_keeps_its_buffer_from_others_only_while_its_request_uses_it() {
+    let v = Victim::new();
+    let parts = v.region.parts();
+    let (mut c, _) = Communicator::take_role(&v.region, &parts).unwrap();
+    let mut b = Backend::attach(&v.region, 0, 4).unwrap();
+    let mut served = |b: &mut Backend<'_>, r: SlotRef, first: u8| {
+        b.submit(r).unwrap();
+        let n = c.reap(8, State::Copying, |mut claim| {
+            let mut copying = claim.copying().unwrap();
+            (0..4).for_each(|i| copying.deliver(usize::from(i), &[first + i; BLOCK]).unwrap());
+            claim.complete(Completion::ok(4)).unwrap();
+        });
+        assert_eq!(n, 1);
+        (0..4).for_each(|i| assert_eq!(b.page(r, usize::from(i)), Ok(&[first + i; BLOCK][..])));
+        b.finish(r).unwrap();
+    };
+    // Every slot has held a buffer, and they are Idle.
+    for slot in 0..4 {
+        let r = b.fill(slot, &read()).unwrap();
+        b.cancel(r, &NOW).unwrap();
+    }
+    let all = Request::get_page(REL, 0, 4, 0);
+    let r = b.fill(2, &all).unwrap();
+    served(&mut b, r, 10);
+    // A request without pages uses none, whatever its slot held.
+    let without = b.fill(2, &Request::new(Opcode::RelSize, REL)).unwrap();
+    let r = b.fill(3, &all).unwrap();
+    assert_eq!(b.fill(0, &read()), Err(Error::NoFreeBuffer));
+    served(&mut b, r, 20);
+    // One that uses its buffer keeps it, also if it used it before.
+    for _ in 0..2 {
+        let one = b.fill(1, &read()).unwrap();
+        assert_eq!(b.fill(3, &all), Err(Error::NoFreeBuffer));
+        b.cancel(one, &NOW).unwrap();
+    }
+    b.cancel(without, &NOW).unwrap();
+    let r = b.fill(1, &all).unwrap();
+    served(&mut b, r, 30);
+}
+
+#[test]
 fn without_a_free_bounce_buffer_a_slot_is_not_filled() {
     let v = Victim::new();
     let mut b = Backend::attach(&v.region, 0, 4).unwrap();

@@ -31,10 +31,11 @@ pub struct Backend<'r> {
     pub(super) bell: Bell,
     pub(super) spin: Spin,
     pub(super) bounce: Bounce,
-    /// Slots whose control line names this handle.
-    pub(super) introduced: Box<[bool]>,
-    /// Slots that the batch being submitted has named already.
-    pub(super) named: Box<[bool]>,
+    /// Number of the range's first bounce block in its pool.
+    pub(super) bounce_base: u32,
+    /// The batch that named each slot last, and the number of the last batch.
+    pub(super) named: Box<[u64]>,
+    pub(super) batch: u64,
     pub(super) have_waitv: bool,
     /// Slots finished lately, relative to `first`: a hint for [`Backend::free_slot`].
     pub(super) free: Recent,
@@ -122,8 +123,10 @@ impl<'r> Backend<'r> {
             producer: Producer::new(),
             bell: Bell::default(),
             spin: Spin::new(spin::cpus()),
-            introduced: vec![false; count as usize].into_boxed_slice(),
-            named: vec![false; count as usize].into_boxed_slice(),
+            // Does not wrap: a geometry has fewer than 2^32 blocks.
+            bounce_base: first.wrapping_mul(parts.geometry.bounce_per_slot),
+            named: vec![0; count as usize].into_boxed_slice(),
+            batch: 0,
             have_waitv: futex::have_waitv(),
             free: Recent::new(count),
             cursor: 0,

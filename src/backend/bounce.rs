@@ -1,21 +1,46 @@
-//! Which bounce buffers of the range are free. Private memory, derived at attach (R5): a list in shared memory would be
-//! left torn by a death.
+//! What a handle knows of its slots by itself, above all which bounce buffers are free. Private memory, derived at attach
+//! (R5): a list in shared memory would be left torn by a death.
+//!
+//! A slot keeps its blocks when its request is over, so that the next one finds them; they are taken back when others
+//! need them.
 
 use crate::error::{Error, Result};
 use crate::request::MAX_BLOCKS;
 
-/// The bounce buffers that one slot holds.
+/// What the handle knows of one slot.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
+pub(super) struct Seat {
+    /// Bounce buffers that it holds.
     count: u8,
+    /// Whether its last request uses them.
+    in_use: bool,
+    /// Whether its control line names this handle.
+    pub(super) is_introduced: bool,
     blocks: [u32; MAX_BLOCKS],
+}
+
+impl Seat {
+    /// The block for the next request of a slot that is introduced and Idle, without a change but of `in_use`: one that it
+    /// holds from before, or 0 for a request that needs none. `None`: it must be prepared first.
+    #[inline(always)]
+    pub(super) fn reuse(&self, needs_block: bool) -> Option<u32> {
+        let is_ready = self.is_introduced && (!needs_block || self.count == 1);
+        let [block, ..] = self.blocks;
+        is_ready.then_some(if needs_block { block } else { 0 })
+    }
+
+    /// Notes that the slot is filled so.
+    #[inline(always)]
+    pub(super) fn reused(&mut self, needs_block: bool) {
+        self.in_use = needs_block;
+    }
 }
 
 /// Account of the bounce buffers of a range of slots; block numbers are relative to the range's first block.
 #[derive(Debug)]
 pub(super) struct Bounce {
     taken: Box<[bool]>,
-    held: Box<[Held]>,
+    seats: Box<[Seat]>,
     per_slot: usize,
     free: usize,
 }
@@ -24,19 +49,18 @@ impl Bounce {
     /// All free.
     pub(super) fn new(slots: u32, per_slot: u32) -> Self {
         let blocks = slots as usize * per_slot as usize;
-        let none = Held { count: 0, blocks: [0; MAX_BLOCKS] };
+        let none = Seat { count: 0, in_use: false, is_introduced: false, blocks: [0; MAX_BLOCKS] };
         Self {
             taken: vec![false; blocks].into_boxed_slice(),
-            held: vec![none; slots as usize].into_boxed_slice(),
+            seats: vec![none; slots as usize].into_boxed_slice(),
             per_slot: per_slot as usize,
             free: blocks,
         }
     }
 
     /// Takes `n` blocks for `slot`, its own first; they come back with [`Bounce::release`].
-    #[inline]
     pub(super) fn take(&mut self, slot: usize, n: usize) -> Result<()> {
-        let Some(held) = self.held.get_mut(slot) else { return Err(Error::BadSlot) };
+        let Some(held) = self.seats.get_mut(slot) else { return Err(Error::BadSlot) };
         if n > self.free || n > MAX_BLOCKS || held.count != 0 {
             return Err(Error::NoFreeBuffer);
         }
@@ -57,6 +81,7 @@ impl Bounce {
             at = if at + 1 < self.taken.len() { at + 1 } else { 0 };
         }
         held.count = got as u8;
+        held.in_use = true;
         self.free -= got;
         Ok(())
     }
@@ -64,20 +89,20 @@ impl Bounce {
     /// Marks a block as `slot`'s because a request that is not Idle names it. Out of range is ignored: the communicator
     /// refuses such a request.
     pub(super) fn mark(&mut self, slot: usize, block: u32) {
-        let (Some(taken), Some(held)) = (self.taken.get_mut(block as usize), self.held.get_mut(slot)) else { return };
+        let (Some(taken), Some(held)) = (self.taken.get_mut(block as usize), self.seats.get_mut(slot)) else { return };
         let Some(place) = held.blocks.get_mut(usize::from(held.count)) else { return };
         if !*taken {
             *taken = true;
             *place = block;
             held.count += 1;
+            held.in_use = true;
             self.free -= 1;
         }
     }
 
-    /// The slot is Idle again: its blocks are free.
-    #[inline]
+    /// The slot is Idle again, or uses none of its blocks: they are free.
     pub(super) fn release(&mut self, slot: usize) {
-        let Some(held) = self.held.get_mut(slot) else { return };
+        let Some(held) = self.seats.get_mut(slot) else { return };
         if held.count == 0 {
             return;
         }
@@ -90,10 +115,26 @@ impl Bounce {
         held.count = 0;
     }
 
+    /// What is known of `slot`.
+    #[inline]
+    pub(super) fn seat(&mut self, slot: usize) -> Option<&mut Seat> {
+        self.seats.get_mut(slot)
+    }
+
+    /// Whether the control line of `slot` names this handle.
+    pub(super) fn is_introduced(&self, slot: usize) -> bool {
+        self.seats.get(slot).is_some_and(|s| s.is_introduced)
+    }
+
+    /// Whether a request of `slot`, if it has one, uses the blocks that it holds.
+    pub(super) fn is_in_use(&self, slot: usize) -> bool {
+        self.seats.get(slot).is_some_and(|s| s.in_use)
+    }
+
     /// Blocks that `slot` holds.
     #[inline]
     pub(super) fn blocks(&self, slot: usize) -> &[u32] {
-        self.held.get(slot).and_then(|h| h.blocks.get(..usize::from(h.count))).unwrap_or(&[])
+        self.seats.get(slot).and_then(|h| h.blocks.get(..usize::from(h.count))).unwrap_or(&[])
     }
 
     /// Whether so many are free.

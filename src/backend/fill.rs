@@ -5,7 +5,7 @@ use super::{Backend, SlotRef};
 use crate::buffers::{Pool, BOUNCE};
 use crate::error::{Error, Result};
 use crate::layout::{Control, Slot};
-use crate::request::{Buffers, Opcode, RawExtra, RawRequest, Request, MAX_BLOCKS};
+use crate::request::{Buffers, Opcode, RawExtra, RawRequest, Request, Words, MAX_BLOCKS};
 use crate::slot::{owner, State};
 use crate::sync::Ordering;
 
@@ -76,9 +76,28 @@ impl<'r> Backend<'r> {
 
     /// Writes a request into `slot` of the range, which then is Filling. Neither blocks nor allocates. On an error nothing
     /// has changed: `BadSlot`, `SlotBusy`, `NoFreeBuffer`, or what is wrong with the request.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&mut self, slot: u32, request: &Request<'_>) -> Result<SlotRef> {
         let (s, index) = self.own(slot)?;
+        if let (Some((words, bounces)), Some(seat)) = (request.plain(), self.bounce.seat(index)) {
+            if let Some(block) = seat.reuse(bounces) {
+                let Ok(filling) = owner::begin_fill(s) else { return Err(Error::SlotBusy) };
+                seat.reused(bounces);
+                let words = if bounces { words.with_arg(self.bounce_base.wrapping_add(block)) } else { words };
+                // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
+                unsafe { s.store_request(&words) };
+                return Ok(SlotRef::new(slot, filling));
+            }
+        }
+        // By value: a request whose address is not given away need not lie in memory.
+        self.fill_rare(s, index, slot, *request)
+    }
+
+    /// Every other request, and the first of each slot.
+    #[cold]
+    #[inline(never)]
+    fn fill_rare(&mut self, s: &'r Slot, index: usize, slot: u32, request: Request<'_>) -> Result<SlotRef> {
+        let request = &request;
         let mut raw = request.encode()?;
         if !owner::look(s).is(State::Idle) {
             return Err(Error::SlotBusy);
@@ -88,7 +107,7 @@ impl<'r> Backend<'r> {
         let picked = self.pick(index, request)?;
         match picked {
             Picked::None => {}
-            Picked::Bounce => raw.arg = self.bounce_base() + self.bounce.blocks(index).first().copied().unwrap_or(0),
+            Picked::Bounce => raw.arg = self.bounce_base + self.bounce.blocks(index).first().copied().unwrap_or(0),
             Picked::Pool(id, indexes) => {
                 raw.pool = id;
                 raw.arg = indexes.first().copied().unwrap_or(0);
@@ -99,14 +118,13 @@ impl<'r> Backend<'r> {
             return Err(Error::SlotBusy);
         };
         if let Buffers::Image(image) = request.buffers {
-            copy_image(self.parts.pools.get(BOUNCE)?, self.bounce_base(), self.bounce.blocks(index), image);
+            copy_image(self.parts.pools.get(BOUNCE)?, self.bounce_base, self.bounce.blocks(index), image);
         }
         self.write(s, index, &raw, request, picked);
         Ok(SlotRef::new(slot, filling))
     }
 
     /// Chooses and checks the buffers; takes bounce blocks for the slot.
-    #[inline]
     fn pick<'q>(&mut self, index: usize, request: &Request<'q>) -> Result<Picked<'q>> {
         let n = usize::from(request.count);
         match request.buffers {
@@ -126,7 +144,6 @@ impl<'r> Backend<'r> {
         }
     }
 
-    #[inline]
     fn take_bounce<'q>(&mut self, index: usize, n: usize) -> Result<Picked<'q>> {
         if self.parts.pools.get(BOUNCE).is_err() {
             return Err(Error::BadPool);
@@ -138,28 +155,21 @@ impl<'r> Backend<'r> {
         Ok(Picked::Bounce)
     }
 
-    /// Number of the range's first bounce block in its pool.
-    #[inline]
-    fn bounce_base(&self) -> u32 {
-        self.first * self.parts.geometry.bounce_per_slot
-    }
-
-    /// Frees the blocks of cancelled requests that the communicator has given back meanwhile.
+    /// Frees the blocks of slots that use none: their request is over, or carries no pages.
     #[cold]
     fn reclaim_bounce(&mut self) {
         for (index, slot) in self.slots.iter().enumerate() {
-            if owner::look(slot).is(State::Idle) {
+            if !self.bounce.is_in_use(index) || owner::look(slot).is(State::Idle) {
                 self.bounce.release(index);
             }
         }
     }
 
     /// Writes the request bytes of a slot that is Filling.
-    #[inline]
     fn write(&mut self, slot: &Slot, index: usize, raw: &RawRequest, request: &Request<'_>, picked: Picked<'_>) {
         // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
-        slot.request.with_mut(|p| unsafe { p.write(*raw) });
-        if raw.needs_extra() || !self.introduced.get(index).copied().unwrap_or(false) {
+        unsafe { slot.store_request(&Words::from(*raw)) };
+        if raw.needs_extra() || !self.bounce.is_introduced(index) {
             self.write_control(slot, index, request.extra());
         }
         if request.opcode.is_mutation() {
@@ -185,8 +195,8 @@ impl<'r> Backend<'r> {
         };
         // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
         slot.control.with_mut(|p| unsafe { p.write(control) });
-        if let Some(i) = self.introduced.get_mut(index) {
-            *i = true;
+        if let Some(seat) = self.bounce.seat(index) {
+            seat.is_introduced = true;
         }
     }
 
@@ -195,7 +205,7 @@ impl<'r> Backend<'r> {
     fn write_vector(&mut self, slot: &Slot, index: usize, request: &Request<'_>, picked: Picked<'_>) {
         let (base, indexes) = match picked {
             Picked::None => (0, &[][..]),
-            Picked::Bounce => (self.bounce_base(), self.bounce.blocks(index)),
+            Picked::Bounce => (self.bounce_base, self.bounce.blocks(index)),
             Picked::Pool(_, indexes) => (0, indexes),
         };
         slot.vector.with_mut(|p| {
@@ -213,7 +223,7 @@ impl<'r> Backend<'r> {
 
     /// Marks the bounce blocks that requests of this range, not Idle, still name (R5). At attach.
     pub(super) fn derive_bounce(&mut self) {
-        let base = self.bounce_base();
+        let base = self.bounce_base;
         for (index, slot) in self.slots.iter().enumerate() {
             if matches!(owner::look(slot).state(), Some(State::Idle | State::Filling)) {
                 continue;
@@ -234,7 +244,6 @@ impl<'r> Backend<'r> {
 }
 
 /// Copies the images into the bounce blocks just taken.
-#[inline]
 fn copy_image(pool: &Pool, base: u32, blocks: &[u32], image: &[u8]) {
     for (block, page) in blocks.iter().zip(image.chunks_exact(pool.block_size())) {
         // SAFETY: the block was taken for a slot that is Filling, so it is the owner's alone (R5). It is in range, so

@@ -7,15 +7,16 @@ use super::{Backend, SlotRef};
 use crate::buffers::BOUNCE;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::layout::Slot;
 use crate::request::{Completion, Opcode, Request};
-use crate::slot::{owner, Word};
+use crate::slot::{owner, Moved, Word};
 use crate::stats::OwnerCounter;
 
 impl<'r> Backend<'r> {
     /// The result of a complete request, which stays as it is. `NotCompleted` or `Stale` otherwise.
     pub fn result(&self, request: SlotRef) -> Result<Completion> {
         let (slot, _) = self.own(request.slot)?;
-        self.completed(request)?;
+        completed(slot, request)?;
         // SAFETY: Completed, so the result is the owner's to read (I1), and SL_2 made it visible.
         Ok(slot.result.with(|p| unsafe { p.read() }))
     }
@@ -40,47 +41,44 @@ impl<'r> Backend<'r> {
 
     fn bounce_block(&self, request: SlotRef, i: usize) -> Result<u32> {
         let (slot, index) = self.own(request.slot)?;
-        self.completed(request)?;
+        completed(slot, request)?;
         if !own_request(slot).opcode().is_some_and(Opcode::fills_buffers) {
             return Err(Error::BadBuffer);
         }
         let block = self.bounce.blocks(index).get(i).ok_or(Error::BadBuffer)?;
-        Ok(self.first * self.parts.geometry.bounce_per_slot + *block)
+        Ok(self.bounce_base + *block)
     }
 
-    #[inline]
-    fn completed(&self, request: SlotRef) -> Result<Word> {
-        let (slot, _) = self.own(request.slot)?;
-        let word = owner::look(slot);
-        if judge(word, request)? {
-            Ok(word)
-        } else {
-            Err(Error::NotCompleted)
-        }
-    }
-
-    /// Takes the result of a complete request and gives the slot back, with its bounce blocks. Never blocks.
+    /// Takes the result of a complete request and gives the slot back. Never blocks.
     #[inline]
     pub fn finish(&mut self, request: SlotRef) -> Result<Completion> {
         let (slot, index) = self.own(request.slot)?;
-        let word = self.completed(request)?;
+        let word = completed(slot, request)?;
         // SAFETY: Completed, so the result is the owner's to read (I1), and SL_2 made it visible.
         let completion = slot.result.with(|p| unsafe { p.read() });
         let moved = owner::finish(slot, word);
-        moved.owed.pay(&self.parts, slot);
-        self.bounce.release(index);
         self.free.push(index as u32);
         self.stats.add(OwnerCounter::Finished, 1);
-        if !completion.is_ok() {
+        let is_sampled = self.sample.is_some_and(|(sampled, _)| sampled == request);
+        if is_sampled || moved.owed.is_due() || !completion.is_ok() {
+            self.finish_rest(slot, moved, completion.is_ok(), is_sampled);
+        }
+        Ok(completion)
+    }
+
+    /// What few requests need: a wake-up of others that sleep on the slot, a count of a failure, the end of a sample.
+    #[cold]
+    #[inline(never)]
+    fn finish_rest(&mut self, slot: &Slot, moved: Moved, is_ok: bool, is_sampled: bool) {
+        moved.owed.pay(&self.parts, slot);
+        if !is_ok {
             self.stats.add(OwnerCounter::Failed, 1);
         }
-        if let Some((sampled, since)) = self.sample {
-            if sampled == request {
-                self.sample = None;
+        if is_sampled {
+            if let Some((_, since)) = self.sample.take() {
                 self.stats.record(clock::now().saturating_sub(since));
             }
         }
-        Ok(completion)
     }
 
     /// One request from fill to finish; the pages of a read are copied to `to` (whole blocks). If the wait fails, a read is
@@ -103,5 +101,16 @@ impl<'r> Backend<'r> {
             }
         }
         self.finish(r)
+    }
+}
+
+/// The word of a request that is complete.
+#[inline]
+fn completed(slot: &Slot, request: SlotRef) -> Result<Word> {
+    let word = owner::look(slot);
+    if judge(word, request)? {
+        Ok(word)
+    } else {
+        Err(Error::NotCompleted)
     }
 }

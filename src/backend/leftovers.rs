@@ -122,7 +122,7 @@ impl<'r> Backend<'r> {
         let has_image = request.opcode().is_some_and(Opcode::takes_images);
         // What this handle filled itself still has its image where it was.
         let index = at.slot.wrapping_sub(self.first) as usize;
-        let is_own = self.introduced.get(index).copied().unwrap_or(false);
+        let is_own = self.bounce.is_introduced(index);
         let unsafe_image = has_image && request.pool != BOUNCE && !is_own;
         if is_mutation && !(owner::look(slot).is(State::Submitted) && (old_life || unsafe_image)) {
             self.hint(at.slot);

@@ -22,6 +22,7 @@ pub use cancel::Cancelled;
 pub use leftovers::{Fate, Leftover};
 pub use wait::Wait;
 
+use crate::ring::Numbered;
 use crate::slot::{State, Word};
 
 /// A request in flight: a slot and the generation that the request is of (I3). Valid until the result was taken or the
@@ -42,5 +43,12 @@ impl SlotRef {
     /// The word of its slot while it is Filling.
     const fn filling(self) -> Word {
         Word::new(State::Filling, self.generation, 0)
+    }
+}
+
+impl Numbered for SlotRef {
+    #[inline]
+    fn number(&self) -> u32 {
+        self.slot
     }
 }

@@ -2,15 +2,16 @@
 
 use super::{Backend, SlotRef};
 use crate::clock;
+use crate::doorbell::Bell;
 use crate::error::{Error, Result};
 use crate::layout::Slot;
-use crate::slot::owner;
+use crate::slot::{owner, State};
 use crate::stats::OwnerCounter;
 
 /// Most requests that go to the ring in one push; a longer batch is cut, without a second doorbell.
 const BATCH: usize = 32;
 
-/// Every so many requests of a range one is timed: two clock reads would cost a tenth of a round trip.
+/// Every so many requests of a range, a power of two, one is timed: two clock reads would cost a tenth of a round trip.
 const SAMPLE_EVERY: u64 = 64;
 
 impl<'r> Backend<'r> {
@@ -20,9 +21,21 @@ impl<'r> Backend<'r> {
     pub fn submit(&mut self, request: SlotRef) -> Result<()> {
         let slot = self.filling(request)?;
         owner::submit(slot, request.filling());
-        let pending = self.producer.push(&self.parts, &[request.slot]);
-        self.submitted(core::slice::from_ref(&request), pending);
+        let is_pushed = self.producer.push_one(&self.parts, request.slot);
+        if is_pushed && !Bell::is_due(&self.parts) {
+            self.tally(request, 1);
+        } else {
+            self.submit_rest(request, is_pushed);
+        }
         Ok(())
+    }
+
+    /// The rest of [`Backend::submit`] where the ring has no room or the communicator sleeps.
+    #[cold]
+    #[inline(never)]
+    fn submit_rest(&mut self, request: SlotRef, is_pushed: bool) {
+        let pending = if is_pushed { 0 } else { self.producer.push_again(&self.parts, request.slot) };
+        self.submitted(request, 1, pending);
     }
 
     /// Hands filled slots to the communicator, with one doorbell for all. If one of them cannot be submitted, or is named
@@ -32,78 +45,87 @@ impl<'r> Backend<'r> {
         self.check_batch(requests)?;
         let mut pending = 0;
         for batch in requests.chunks(BATCH) {
-            let mut numbers = [0; BATCH];
-            let mut n = 0;
             for r in batch {
-                let (slot, _) = self.own(r.slot)?;
-                if let Some(number) = numbers.get_mut(n) {
+                // Checked: it is there.
+                if let Some(slot) = self.slots.get(r.slot.wrapping_sub(self.first) as usize) {
                     owner::submit(slot, r.filling());
-                    *number = r.slot;
-                    n += 1;
                 }
             }
-            pending += self.producer.push(&self.parts, numbers.get(..n).unwrap_or(&[]));
+            pending += self.producer.push_all(&self.parts, batch);
         }
-        self.submitted(requests, pending);
+        if let Some(last) = requests.last() {
+            self.submitted(*last, requests.len() as u64, pending);
+        }
         Ok(())
     }
 
-    /// After the push: the doorbell and the counts. `pending` hints went by the bitmap.
+    /// After the push of `n` requests, `last` the last of them: the doorbell and the counts. `pending` hints went by the
+    /// bitmap.
     #[inline]
-    fn submitted(&mut self, requests: &[SlotRef], pending: u64) {
-        let rang = self.bell.ring(&self.parts);
-        let before = self.stats.get(OwnerCounter::Submitted);
-        let n = requests.len() as u64;
-        self.stats.add(OwnerCounter::Submitted, n);
+    fn submitted(&mut self, last: SlotRef, n: u64, pending: u64) {
+        if self.bell.ring(&self.parts) {
+            self.stats.add(OwnerCounter::DoorbellRings, 1);
+        }
         if pending > 0 {
             self.stats.add(OwnerCounter::PendingPushes, pending);
         }
-        if rang {
-            self.stats.add(OwnerCounter::DoorbellRings, 1);
-        }
-        if before / SAMPLE_EVERY != before.wrapping_add(n) / SAMPLE_EVERY {
-            self.start_sample(requests);
+        self.tally(last, n);
+    }
+
+    #[inline]
+    fn tally(&mut self, last: SlotRef, n: u64) {
+        let before = self.stats.add(OwnerCounter::Submitted, n);
+        // Whether the count passed a multiple of it.
+        if (before ^ before.wrapping_add(n)) >= SAMPLE_EVERY {
+            self.start_sample(last);
         }
     }
 
     /// Each request is Filling and of its generation, and no two are one.
     #[inline]
     fn check_batch(&mut self, requests: &[SlotRef]) -> Result<()> {
-        let verdict = requests.iter().try_for_each(|r| {
-            self.filling(*r)?;
-            match self.named.get_mut(r.slot.wrapping_sub(self.first) as usize) {
-                Some(named) if !*named => *named = true,
-                _ => return Err(Error::NotFilling),
-            }
-            Ok(())
-        });
+        self.check_process()?;
+        self.batch = self.batch.wrapping_add(1);
+        let (slots, first, batch) = (self.slots, self.first, self.batch);
         for r in requests {
-            if let Some(named) = self.named.get_mut(r.slot.wrapping_sub(self.first) as usize) {
-                *named = false;
+            let index = r.slot.wrapping_sub(first) as usize;
+            let (Some(slot), Some(named)) = (slots.get(index), self.named.get_mut(index)) else {
+                return Err(Error::BadSlot);
+            };
+            check_filling(slot, *r)?;
+            if *named == batch {
+                return Err(Error::NotFilling);
             }
+            *named = batch;
         }
-        verdict
+        Ok(())
     }
 
     /// The slot of a request that is Filling and of this generation.
     #[inline]
     fn filling(&self, r: SlotRef) -> Result<&'r Slot> {
         let (slot, _) = self.own(r.slot)?;
-        let word = owner::look(slot);
-        if word.generation() != r.generation {
-            Err(Error::Stale)
-        } else if word != r.filling() {
-            Err(Error::NotFilling)
-        } else {
-            Ok(slot)
-        }
+        check_filling(slot, r)?;
+        Ok(slot)
     }
 
-    /// Times the last of these requests, unless one is being timed.
+    /// Times this request, unless one is being timed.
     #[cold]
-    fn start_sample(&mut self, requests: &[SlotRef]) {
-        if let (None, Some(last)) = (self.sample, requests.last()) {
-            self.sample = Some((*last, clock::now()));
+    fn start_sample(&mut self, request: SlotRef) {
+        if self.sample.is_none() {
+            self.sample = Some((request, clock::now()));
         }
+    }
+}
+
+#[inline]
+fn check_filling(slot: &Slot, r: SlotRef) -> Result<()> {
+    let word = owner::look(slot);
+    if word.is_just(State::Filling, r.generation) {
+        Ok(())
+    } else if word.generation() != r.generation {
+        Err(Error::Stale)
+    } else {
+        Err(Error::NotFilling)
     }
 }

@@ -45,8 +45,9 @@ impl Wait<'_> {
 }
 
 /// A word that only the communicator (or a cancel) can move on.
+#[inline]
 pub(super) fn is_unfinished(word: Word) -> bool {
-    matches!(word.state(), Some(State::Submitted | State::Processing | State::Copying))
+    word.is(State::Submitted) || word.is(State::Processing) || word.is(State::Copying)
 }
 
 impl<'r> Backend<'r> {
@@ -211,17 +212,23 @@ impl<'r> Backend<'r> {
 }
 
 /// Whether the word says that this request is complete.
-#[inline]
+#[inline(always)]
 pub(super) fn judge(word: Word, request: SlotRef) -> Result<bool> {
-    if word.generation() != request.generation {
-        return Err(Error::Stale);
-    }
-    if word.is(State::Completed) {
+    if word.is_of(State::Completed, request.generation) {
         return Ok(true);
     }
-    match word.state() {
-        Some(State::Submitted | State::Processing | State::Copying) => Ok(false),
-        Some(State::Filling) => Err(Error::NotCompleted),
-        _ => Err(Error::Stale),
+    if word.generation() == request.generation && is_unfinished(word) {
+        return Ok(false);
+    }
+    Err(misnamed(word, request))
+}
+
+/// Why the word of this request is neither complete nor on its way.
+#[cold]
+fn misnamed(word: Word, request: SlotRef) -> Error {
+    if word.is_of(State::Filling, request.generation) {
+        Error::NotCompleted
+    } else {
+        Error::Stale
     }
 }

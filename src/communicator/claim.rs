@@ -6,11 +6,12 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::layout::{Control, Shared, Slot};
 use crate::parts::Parts;
-use crate::request::{flags, Class, Completion, Job, Opcode, RawRequest, RawVector};
-use crate::slot::{communicator, State, Word};
+use crate::request::{flags, Class, Completion, Job, Opcode, Words};
+use crate::slot::{communicator, Moved, State, Word};
 use crate::stats::RoleCounter;
 use crate::sync::{Ordering, UnsafeCell};
 use core::mem::ManuallyDrop;
+use core::ops::Range;
 
 /// The request was cancelled: its slot has been given back, its buffers must not be touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,30 +46,14 @@ impl<'r> Claim<'r> {
         again: bool,
     ) -> core::result::Result<Self, Refused> {
         // SAFETY: claimed, so the request bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
-        let raw = unsafe { copy_once(&slot.request) };
-        // SAFETY: as above.
-        let control: Control = unsafe { copy_once(&slot.control) };
-        let opcode = match raw.validate() {
-            Ok(opcode) => opcode,
-            Err(e) => return Err(Refused::because(e)),
-        };
-        // SAFETY: as above.
-        let vector = raw.needs_vector().then(|| Box::new(unsafe { copy_once(&slot.vector) }));
-        // Relaxed: a new life settles every slot itself before it relies on this (R1).
-        let life = parts.header.life.life.load(Ordering::Relaxed);
-        if control.life != life && !again {
-            return Err(Refused { errno: libc::EOWNERDEAD, counter: RoleCounter::OldLife });
-        }
-        if opcode.has_buffers() {
-            if let Err(e) = check_buffers(parts, number, &raw, vector.as_deref(), &control) {
-                return Err(Refused::because(e));
+        let words = unsafe { slot.load_request() };
+        let (job, claim_seq) = match words.plain() {
+            Some(opcode) => {
+                check_plain(parts, slot, number, again, &words, opcode)?;
+                (words.plain_job(opcode), 0)
             }
-        }
-        if raw.flags & flags::DEADLINE != 0 && !again && control.extra.deadline <= clock::now() {
-            return Err(Refused { errno: libc::ETIMEDOUT, counter: RoleCounter::Expired });
-        }
-        let claim_seq = if opcode.is_mutation() { number_claim(parts, slot, again) } else { 0 };
-        let job = raw.job(opcode, &control.extra, vector);
+            None => read_rare(parts, slot, number, again)?,
+        };
         Ok(Self { parts, slot, number, word, job, claim_seq, claimed_at: 0, again, done: false })
     }
 
@@ -132,12 +117,11 @@ impl<'r> Claim<'r> {
                 }
             }
         }
-        let pool = if self.job.opcode.has_buffers() { self.parts.pools.get(self.job.pool).ok().copied() } else { None };
-        Ok(Copying { claim: self, pool })
+        Ok(Copying { claim: self })
     }
 
     /// Completes with a result. If the request was cancelled, the slot is given back instead, and `Withdrawn` says so.
-    #[inline]
+    #[inline(always)]
     pub fn complete(self, completion: Completion) -> core::result::Result<(), Withdrawn> {
         // What may unwind below would drop the claim, for which it would have to lie in memory: this takes it apart first,
         // so that a request that is served at once lives in registers.
@@ -189,6 +173,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
+    #[cold]
     fn because(error: Error) -> Self {
         Self { errno: error.errno(), counter: RoleCounter::Refused }
     }
@@ -201,40 +186,90 @@ impl Refused {
     }
 }
 
-/// Every buffer exists; bounce blocks are the owner's own (R5).
-#[inline]
-fn check_buffers(
+/// What [`Words::plain`] leaves to check of the request that it found well-formed: the server life and the buffer.
+#[inline(always)]
+fn check_plain(
     parts: &Parts<'_>,
+    slot: &Slot,
     number: u32,
-    raw: &RawRequest,
-    vector: Option<&RawVector>,
-    control: &Control,
-) -> Result<()> {
-    let pool = parts.pools.get(raw.pool)?;
-    let (mut from, mut end) = (0, pool.count());
-    if raw.pool == BOUNCE {
-        let per_slot = parts.geometry.bounce_per_slot;
-        let owner_end = control.owner_first.checked_add(control.owner_count).ok_or(Error::BadBuffer)?;
-        if !(control.owner_first..owner_end).contains(&number) || owner_end > parts.geometry.slots {
-            return Err(Error::BadBuffer);
+    again: bool,
+    words: &Words,
+    opcode: Opcode,
+) -> core::result::Result<(), Refused> {
+    check_life(parts, slot, again)?;
+    if opcode.has_buffers() && !usable(parts, slot, number, words.pool())?.contains(&words.arg()) {
+        return Err(Refused::because(Error::BadBuffer));
+    }
+    Ok(())
+}
+
+/// Every other request: more than a block, a deadline, a mutation and so on; and those that are not well-formed.
+#[cold]
+#[inline(never)]
+fn read_rare(parts: &Parts<'_>, slot: &Slot, number: u32, again: bool) -> core::result::Result<(Job, u64), Refused> {
+    // A copy of its own, so that those of plain requests need not lie in memory: the other has decided nothing.
+    // SAFETY: claimed, so the request bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
+    let words = unsafe { slot.load_request() };
+    let opcode = words.validate().map_err(Refused::because)?;
+    // SAFETY: claimed, so the bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
+    let vector = words.needs_vector().then(|| Box::new(unsafe { copy_once(&slot.vector) }));
+    check_life(parts, slot, again)?;
+    if opcode.has_buffers() {
+        let from = usable(parts, slot, number, words.pool())?;
+        let exist = match &vector {
+            None => from.contains(&words.arg()),
+            Some(v) => v.buffers.get(..usize::from(words.count())).is_some_and(|b| b.iter().all(|i| from.contains(i))),
+        };
+        if !exist {
+            return Err(Refused::because(Error::BadBuffer));
         }
-        from = control.owner_first.saturating_mul(per_slot);
-        end = end.min(owner_end.saturating_mul(per_slot));
     }
-    let exists = |index: &u32| (from..end).contains(index);
-    let all = match vector {
-        None => exists(&{ raw.arg }),
-        Some(v) => v.buffers.get(..usize::from(raw.count)).is_some_and(|named| named.iter().all(exists)),
-    };
-    if all {
-        Ok(())
-    } else {
-        Err(Error::BadBuffer)
+    // SAFETY: as above.
+    let Control { extra, .. } = unsafe { copy_once(&slot.control) };
+    if words.has_flags(flags::DEADLINE) && !again && extra.deadline <= clock::now() {
+        return Err(Refused { errno: libc::ETIMEDOUT, counter: RoleCounter::Expired });
     }
+    let claim_seq = if opcode.is_mutation() { number_claim(parts, slot, again) } else { 0 };
+    Ok((words.job(opcode, &extra, vector), claim_seq))
+}
+
+/// The request is of the present server life, or was claimed in it before (R1).
+#[inline(always)]
+fn check_life(parts: &Parts<'_>, slot: &Slot, again: bool) -> core::result::Result<(), Refused> {
+    // SAFETY: claimed, so the control line is ours to read, immutable, and visible by SL_1 or the role lock. Volatile as
+    // in `copy_once`.
+    let of = slot.control.with(|p| unsafe { (&raw const (*p).life).read_volatile() });
+    // Relaxed: a new life settles every slot itself before it relies on this (R1).
+    let now = parts.header.life.life.load(Ordering::Relaxed);
+    if of != now && !again {
+        return Err(Refused { errno: libc::EOWNERDEAD, counter: RoleCounter::OldLife });
+    }
+    Ok(())
+}
+
+/// The blocks of the pool that the request of this slot may name: all, or the bounce blocks of the owner's own range (R5).
+#[inline(always)]
+fn usable(parts: &Parts<'_>, slot: &Slot, number: u32, pool: u16) -> core::result::Result<Range<u32>, Refused> {
+    let Ok(all) = parts.pools.get(pool) else { return Err(Refused::because(Error::BadPool)) };
+    if pool != BOUNCE {
+        return Ok(0..all.count());
+    }
+    // SAFETY: as in `check_life`.
+    let first = slot.control.with(|p| unsafe { (&raw const (*p).owner_first).read_volatile() });
+    // SAFETY: as in `check_life`.
+    let count = slot.control.with(|p| unsafe { (&raw const (*p).owner_count).read_volatile() });
+    let (end, wraps) = first.overflowing_add(count);
+    if wraps || end > parts.geometry.slots || number.wrapping_sub(first) >= count {
+        return Err(Refused::because(Error::BadBuffer));
+    }
+    // No product wraps: a geometry has fewer than 2^32 blocks. If one did, the pool's count bounds it all the same.
+    let per_slot = parts.geometry.bounce_per_slot;
+    Ok(first.wrapping_mul(per_slot)..end.wrapping_mul(per_slot).min(all.count()))
 }
 
 /// Gives a mutation its place in the order of claims, before anything acts on it (R4). A claim made anew keeps the place
 /// it had.
+#[cold]
 fn number_claim(parts: &Parts<'_>, slot: &Slot, again: bool) -> u64 {
     // Relaxed: one communicator at a time, and a successor comes through the role lock.
     let before = slot.claim_seq.load(Ordering::Relaxed);
@@ -260,8 +295,13 @@ fn drop_unanswered(parts: &Parts<'_>, slot: &Slot, word: Word) {
     let _ = finish(parts, slot, word, Completion::fail(libc::ECANCELED));
 }
 
+#[cold]
+fn count_failed(parts: &Parts<'_>) {
+    parts.role_stats.add(RoleCounter::Failed, 1);
+}
+
 /// Writes the result and publishes it (#7, #8); gives the slot back if it was cancelled (#13).
-#[inline]
+#[inline(always)]
 pub(super) fn finish(
     parts: &Parts<'_>,
     slot: &Slot,
@@ -271,12 +311,12 @@ pub(super) fn finish(
     // SAFETY: claimed and not completed, so the result bytes are ours (I1); an Abandoned slot is still the claim's.
     slot.result.with_mut(|p| unsafe { p.write(completion) });
     if !completion.is_ok() {
-        parts.role_stats.add(RoleCounter::Failed, 1);
+        count_failed(parts);
     }
     match communicator::complete(slot, word) {
         Ok(moved) => {
-            if moved.owed.pay(parts, slot) {
-                parts.role_stats.add(RoleCounter::Wakes, 1);
+            if moved.owed.is_due() {
+                wake(parts, slot, moved);
             }
             Ok(())
         }
@@ -287,7 +327,17 @@ pub(super) fn finish(
     }
 }
 
+/// Wakes whoever sleeps on the word.
+#[cold]
+#[inline(never)]
+fn wake(parts: &Parts<'_>, slot: &Slot, moved: Moved) {
+    if moved.owed.pay(parts, slot) {
+        parts.role_stats.add(RoleCounter::Wakes, 1);
+    }
+}
+
 /// #13: gives back the slot of a claim that was cancelled: of its generation and epoch and no other.
+#[cold]
 fn free_claimed(parts: &Parts<'_>, slot: &Slot, claimed: Word) {
     free(parts, slot, Word::new(State::Abandoned, claimed.generation(), claimed.epoch()));
 }
@@ -306,22 +356,32 @@ pub(super) fn free(parts: &Parts<'_>, slot: &Slot, cancelled: Word) -> bool {
     true
 }
 
+/// Why a claim of this opcode has no page to deliver, or no image to take. (By value: a claim whose address is given
+/// away does not stay in registers.)
+#[cold]
+fn misused(opcode: Opcode) -> Error {
+    if opcode.has_buffers() {
+        Error::BadRequest
+    } else {
+        Error::BadPool
+    }
+}
+
 /// The right to touch the buffers of a claim. Complete the claim next, or go back to Processing with
 /// [`Copying::suspend`]; a guard that is only dropped leaves the claim in Copying.
 #[derive(Debug)]
 pub struct Copying<'c, 'r> {
     claim: &'c mut Claim<'r>,
-    pool: Option<Pool>,
 }
 
 impl Copying<'_, '_> {
     /// Writes `page` (at most a block) to the buffer of block `i`.
     #[inline]
     pub fn deliver(&mut self, i: usize, page: &[u8]) -> Result<()> {
-        let (pool, index) = self.target(i)?;
         if !self.claim.job.opcode.fills_buffers() {
-            return Err(Error::BadRequest);
+            return Err(misused(self.claim.job.opcode));
         }
+        let (pool, index) = self.target(i)?;
         // SAFETY: in Copying (I2).
         unsafe { pool.write(index, 0, page) }
     }
@@ -329,18 +389,19 @@ impl Copying<'_, '_> {
     /// Copies the image of block `i` (at most a block) out of its buffer.
     #[inline]
     pub fn take_image(&mut self, i: usize, to: &mut [u8]) -> Result<()> {
-        let (pool, index) = self.target(i)?;
         if !self.claim.job.opcode.takes_images() {
-            return Err(Error::BadRequest);
+            return Err(misused(self.claim.job.opcode));
         }
+        let (pool, index) = self.target(i)?;
         // SAFETY: in Copying (I2).
         unsafe { pool.read(index, to) }
     }
 
+    /// The buffer of block `i` of a request that has buffers.
     #[inline]
     fn target(&self, i: usize) -> Result<(&Pool, u32)> {
-        let pool = self.pool.as_ref().ok_or(Error::BadPool)?;
-        Ok((pool, self.claim.job.buffer(i).ok_or(Error::BadBuffer)?))
+        let index = self.claim.job.named(i).ok_or(Error::BadBuffer)?;
+        Ok((self.claim.parts.pools.get(self.claim.job.pool)?, index))
     }
 
     /// #6: back to Processing, with the image taken or a part delivered.
@@ -378,6 +439,6 @@ unsafe fn copy_once<T: Shared + Copy>(cell: &UnsafeCell<T>) -> T {
 pub(super) fn is_image_safe(slot: &Slot, owner_lives: impl FnOnce() -> bool) -> bool {
     // SAFETY: unfinished, so the request bytes are immutable (R10): only a communicator could make the slot Idle, and that
     // is the caller. Visible by the Acquire of its look.
-    let raw = unsafe { copy_once(&slot.request) };
-    !raw.opcode().is_some_and(Opcode::takes_images) || raw.pool == BOUNCE || owner_lives()
+    let words = unsafe { slot.load_request() };
+    !words.opcode().is_some_and(Opcode::takes_images) || words.pool() == BOUNCE || owner_lives()
 }

@@ -5,6 +5,7 @@ use super::role::Communicator;
 use crate::clock;
 use crate::doorbell::{self, Parked};
 use crate::layout::Slot;
+use crate::parts::Parts;
 use crate::ring::{self, Consumer};
 use crate::slot::{communicator, State, Word};
 use crate::stats::RoleCounter;
@@ -26,7 +27,7 @@ impl<'r> Communicator<'r> {
     /// communicator that answers inside `each`, Processing for one that hands requests on.
     #[inline]
     pub fn reap(&mut self, max: usize, to: State, mut each: impl FnMut(Claim<'r>)) -> usize {
-        let parts = self.parts;
+        let (parts, epoch) = (self.parts, self.epoch);
         if ring::has_pending(parts) {
             self.take_pending();
         }
@@ -38,14 +39,16 @@ impl<'r> Communicator<'r> {
             let number = match self.hinted.pop() {
                 Some(number) => number,
                 None if n >= max || rest == 0 => break,
-                None => match self.consumer.next(parts) {
-                    Some(number) => number,
-                    None => break,
-                },
+                None => {
+                    rest -= 1;
+                    match self.consumer.next(parts) {
+                        Some(number) => number,
+                        None => break,
+                    }
+                }
             };
-            rest = rest.saturating_sub(1);
             // Claimed before anything that can fail (R14). One call of `each` in the code, so that it is inlined.
-            match self.claim(number, to) {
+            match claim_hinted(parts, number, to, epoch) {
                 Some(claim) => {
                     n += 1;
                     each(claim);
@@ -77,50 +80,13 @@ impl<'r> Communicator<'r> {
         stats.add_reaper(RoleCounter::Damage, counts.damage);
     }
 
-    /// Rows 3, 4 and 11: what a hint leads to. `None`: nothing to claim.
-    #[inline(always)]
-    fn claim(&mut self, number: u32, to: State) -> Option<Claim<'r>> {
-        let slot = ring::slot_at(self.parts, number)?;
-        let word = communicator::look(slot);
-        if !word.is(State::Submitted) {
-            if word.is(State::Withdrawn) {
-                claim::free(self.parts, slot, word);
-            }
-            return None;
-        }
-        match communicator::claim(slot, word, to, self.epoch) {
-            Ok(moved) => self.read(slot, number, moved.word),
-            Err(now) => {
-                if now.is(State::Withdrawn) {
-                    claim::free(self.parts, slot, now);
-                }
-                None
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn read(&mut self, slot: &'r Slot, number: u32, word: Word) -> Option<Claim<'r>> {
-        match Claim::read(self.parts, slot, number, word, false) {
-            Ok(mut claim) => {
-                if word.is(State::Processing) {
-                    claim.defer();
-                }
-                Some(claim)
-            }
-            Err(refused) => {
-                refused.answer(self.parts, slot, word);
-                None
-            }
-        }
-    }
-
     /// Claims everything Submitted and gives back everything Withdrawn, without any hint: after the inheritance was
     /// admitted, and after damage (#18, R15).
     pub fn sweep(&mut self, to: State, mut each: impl FnMut(Claim<'r>)) -> usize {
+        let (parts, epoch) = (self.parts, self.epoch);
         let mut n = 0;
-        for number in 0..self.parts.slots.len() as u32 {
-            if let Some(claim) = self.claim(number, to) {
+        for number in 0..parts.slots.len() as u32 {
+            if let Some(claim) = claim_hinted(parts, number, to, epoch) {
                 n += 1;
                 each(claim);
             }
@@ -198,6 +164,7 @@ impl<'r> Communicator<'r> {
             return 0;
         }
         self.audited_at = now;
+        let (parts, epoch) = (self.parts, self.epoch);
         if self.consumer.is_damaged(self.parts) {
             self.consumer.repair(self.parts);
             return self.sweep(to, each);
@@ -218,7 +185,7 @@ impl<'r> Communicator<'r> {
             // An owner that waits has pushed: its hint is lost. One that does not may have stopped before the push.
             let counter = if word.waiter() { RoleCounter::LostHints } else { RoleCounter::Unhinted };
             self.parts.role_stats.add(counter, 1);
-            if let Some(claim) = self.claim(number, to) {
+            if let Some(claim) = claim_hinted(parts, number, to, epoch) {
                 n += 1;
                 each(claim);
             }
@@ -227,5 +194,43 @@ impl<'r> Communicator<'r> {
         let words = (0u32..).zip(self.parts.slots).map(|(number, slot)| (number, communicator::look(slot)));
         self.suspects = words.filter(|(_, word)| hinted(word)).collect();
         n
+    }
+}
+
+/// Rows 3, 4 and 11: what a hint leads to. `None`: nothing to claim.
+#[inline(always)]
+fn claim_hinted<'r>(parts: &'r Parts<'r>, number: u32, to: State, epoch: u32) -> Option<Claim<'r>> {
+    let slot = ring::slot_at(parts, number)?;
+    let word = communicator::look(slot);
+    if !word.is(State::Submitted) {
+        free_withdrawn(parts, slot, word);
+        return None;
+    }
+    let word = match communicator::claim(slot, word, to, epoch) {
+        Ok(moved) => moved.word,
+        Err(now) => {
+            free_withdrawn(parts, slot, now);
+            return None;
+        }
+    };
+    match Claim::read(parts, slot, number, word, false) {
+        Ok(mut claim) => {
+            if to == State::Processing {
+                claim.defer();
+            }
+            Some(claim)
+        }
+        Err(refused) => {
+            refused.answer(parts, slot, word);
+            None
+        }
+    }
+}
+
+/// #11, where a hint met no request.
+#[cold]
+fn free_withdrawn(parts: &Parts<'_>, slot: &Slot, word: Word) {
+    if word.is(State::Withdrawn) {
+        claim::free(parts, slot, word);
     }
 }

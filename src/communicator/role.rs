@@ -62,17 +62,19 @@ impl<'r> Communicator<'r> {
 
 impl Drop for Communicator<'_> {
     fn drop(&mut self) {
-        let lock = self.lock.take();
+        // In a model there is no lock, and no access in a destructor: it also runs when the model has failed.
+        let Some(lock) = self.lock.take() else { return };
         let has_claim = |slot: &Slot| {
             let word = communicator::look_closely(slot);
             let is_claimed = matches!(word.state(), Some(State::Processing | State::Copying | State::Abandoned));
             is_claimed && word.epoch() == self.epoch
         };
-        if lock.is_some() && self.parts.slots.iter().any(has_claim) {
+        if self.parts.slots.iter().any(has_claim) {
             core::mem::forget(lock);
         } else {
             // Given up, and not died: for messages alone.
             self.parts.header.role.pid.store(0, Ordering::Relaxed);
+            drop(lock);
         }
     }
 }

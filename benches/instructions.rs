@@ -1,0 +1,163 @@
+//! Runs each step of a request a known number of times on one thread, for an instruction counter: `ci/instructions.sh`.
+//!
+//! Each function of [`steps`] is one step, as a caller compiles it, and is never inlined: callgrind counts what it and all
+//! that it calls execute. Both sides are handles of one thread over a private region. Prints how often each step ran.
+
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
+mod steps {
+    use shmuring::backend::{Backend, SlotRef};
+    use shmuring::communicator::{Claim, Communicator};
+    use shmuring::request::{Completion, Opcode, RelTag, Request};
+    use shmuring::slot::State;
+
+    /// Requests that are in flight at once.
+    pub const BATCH: usize = 32;
+
+    #[inline(never)]
+    pub fn free_slot(b: &mut Backend<'_>) -> u32 {
+        b.free_slot().expect("a free slot")
+    }
+
+    #[inline(never)]
+    pub fn fill_nop(b: &mut Backend<'_>, slot: u32, rel: &RelTag, block: u32) -> SlotRef {
+        let mut request = Request::new(Opcode::Nop, *rel);
+        request.block = block;
+        b.fill(slot, &request).expect("a good request")
+    }
+
+    #[inline(never)]
+    pub fn fill_read(b: &mut Backend<'_>, slot: u32, rel: &RelTag, block: u32, lsn: u64) -> SlotRef {
+        b.fill(slot, &Request::get_page(*rel, block, 1, lsn)).expect("a good request")
+    }
+
+    /// A read of which the compiler knows nothing.
+    #[inline(never)]
+    pub fn fill_any(b: &mut Backend<'_>, slot: u32, request: &Request<'_>) -> SlotRef {
+        b.fill(slot, request).expect("a good request")
+    }
+
+    #[inline(never)]
+    pub fn submit(b: &mut Backend<'_>, r: SlotRef) {
+        b.submit(r).expect("a filled slot");
+    }
+
+    #[inline(never)]
+    pub fn submit_many(b: &mut Backend<'_>, refs: &[SlotRef]) {
+        b.submit_many(refs).expect("filled slots");
+    }
+
+    #[inline(never)]
+    pub fn poll_miss(b: &Backend<'_>, r: SlotRef) -> bool {
+        b.poll(r).expect("a request in flight")
+    }
+
+    #[inline(never)]
+    pub fn poll_hit(b: &Backend<'_>, r: SlotRef) -> bool {
+        b.poll(r).expect("a request in flight")
+    }
+
+    #[inline(never)]
+    pub fn finish(b: &mut Backend<'_>, r: SlotRef) -> u64 {
+        b.finish(r).expect("a complete request").value
+    }
+
+    /// Reap, claim and complete requests without buffers.
+    #[inline(never)]
+    pub fn serve_nops(c: &mut Communicator<'_>) -> usize {
+        c.reap(BATCH, State::Copying, |claim| {
+            let value = u64::from(claim.job().block);
+            claim.complete(Completion::ok(value)).expect("nobody cancels");
+        })
+    }
+
+    /// Reap, claim and complete reads, without a page.
+    #[inline(never)]
+    pub fn serve_reads(c: &mut Communicator<'_>) -> usize {
+        c.reap(BATCH, State::Copying, |claim| {
+            let value = u64::from(claim.job().block);
+            claim.complete(Completion::ok(value)).expect("nobody cancels");
+        })
+    }
+
+    /// Reap, claim, deliver and complete reads. Eight bytes are delivered, so that no memcpy is counted.
+    #[inline(never)]
+    pub fn serve_delivered(c: &mut Communicator<'_>) -> usize {
+        c.reap(BATCH, State::Copying, deliver)
+    }
+
+    #[inline]
+    fn deliver(mut claim: Claim<'_>) {
+        let page = u64::from(claim.job().block).to_le_bytes();
+        let mut copying = claim.copying().expect("nobody cancels");
+        copying.deliver(0, &page).expect("block 0 has a buffer");
+        claim.complete(Completion::ok(1)).expect("nobody cancels");
+    }
+}
+
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
+fn main() {
+    use shmuring::backend::{Backend, SlotRef};
+    use shmuring::communicator::Communicator;
+    use shmuring::region::{Options, Region};
+    use shmuring::request::{RelTag, Request};
+    use std::hint::black_box;
+    use steps::BATCH;
+
+    const ROUNDS: usize = 256;
+    const KINDS: usize = 4;
+    let region = Region::create_private(&Options::new(BATCH as u32)).expect("a private region");
+    let parts = region.parts();
+    let (mut communicator, _) = Communicator::take_role(&region, &parts).expect("the role is free");
+    let mut backend = Backend::attach(&region, 0, BATCH as u32).expect("free slots");
+    let (b, c) = (&mut backend, &mut communicator);
+    let rel = black_box(RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16384, fork: 0 });
+    let any = black_box(Request::get_page(rel, 7, 1, 1));
+    let mut refs: Vec<SlotRef> = Vec::with_capacity(BATCH);
+    for round in 0..ROUNDS * KINDS {
+        let kind = round % KINDS;
+        for block in 0..BATCH as u32 {
+            let slot = steps::free_slot(b);
+            refs.push(match kind {
+                0 => steps::fill_nop(b, slot, &rel, block),
+                1 | 2 => steps::fill_read(b, slot, &rel, block, 1),
+                _ => steps::fill_any(b, slot, &any),
+            });
+        }
+        if kind == 0 {
+            steps::submit_many(b, &refs);
+        } else {
+            refs.iter().for_each(|r| steps::submit(b, *r));
+        }
+        refs.iter().for_each(|r| assert!(!steps::poll_miss(b, *r)));
+        let n = match kind {
+            0 => steps::serve_nops(c),
+            1 => steps::serve_reads(c),
+            _ => steps::serve_delivered(c),
+        };
+        assert_eq!(n, BATCH);
+        refs.iter().for_each(|r| assert!(steps::poll_hit(b, *r)));
+        for r in refs.drain(..) {
+            assert!(black_box(steps::finish(b, r)) <= BATCH as u64);
+        }
+    }
+    let n = ROUNDS * BATCH;
+    for (step, times) in [
+        ("free_slot", KINDS),
+        ("fill_nop", 1),
+        ("fill_read", 2),
+        ("fill_any", 1),
+        ("submit", 3),
+        ("submit_many", 1),
+        ("poll_miss", KINDS),
+        ("poll_hit", KINDS),
+        ("finish", KINDS),
+        ("serve_nops", 1),
+        ("serve_reads", 1),
+        ("serve_delivered", 2),
+    ] {
+        println!("{step} {}", times * n);
+    }
+}
+
+#[cfg(any(feature = "loom", feature = "shuttle"))]
+fn main() {}
