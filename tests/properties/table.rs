@@ -136,6 +136,7 @@ proptest! {
         let role = region.lock_file().unwrap();
         prop_assert!(!role_held || role.try_lock(ROLE_BYTE, 1).unwrap());
         let mut b = Backend::attach(&region, 0, 1).unwrap();
+        set(&parts, now.bits());
         let generation = if stale { now.generation ^ 1 } else { now.generation };
         let r = SlotRef { slot: 0, generation };
         let (answer, then) = by_owner(call, now, generation, is_mutation, role_held);
