@@ -38,6 +38,11 @@ for tool in fmt clippy; do
     rustup component add "$component" || { echo "error: install the Rust component $component" >&2; exit 1; }
 done
 
+# ThreadSanitizer needs the sources of the standard library; ci/sanitize.sh skips it, and says so, where there are none.
+if [ ! -f "$(rustc --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]; then
+    rustup component add rust-src || echo "note: no component rust-src" >&2
+fi
+
 cargo --version
 cargo fmt --version
 cargo clippy --version

@@ -277,6 +277,22 @@ fn without_a_free_bounce_buffer_a_slot_is_not_filled() {
 }
 
 #[test]
+fn what_an_earlier_owner_was_filling_cannot_be_submitted() {
+    let v = Victim::new();
+    let mut b = Backend::attach(&v.region, 0, 4).unwrap();
+    // It holds the block of slot 1 too.
+    let old = b.fill(0, &Request::get_page(REL, 7, 2, 0)).unwrap();
+    drop(b);
+    let mut b = Backend::attach(&v.region, 0, 4).unwrap();
+    let new = b.fill(1, &read()).unwrap();
+    // Both would be read into one block (R5).
+    assert_eq!(v.refused(|| b.submit(old)), Error::Stale);
+    assert_eq!(v.refused(|| b.submit_many(&[new, old])), Error::Stale);
+    assert_eq!(b.usable(), 3);
+    b.submit(new).unwrap();
+}
+
+#[test]
 fn stale_references_are_told() {
     let v = Victim::new();
     let mut b = Backend::attach(&v.region, 0, 4).unwrap();

@@ -221,12 +221,20 @@ impl<'r> Backend<'r> {
         });
     }
 
-    /// Marks the bounce blocks that requests of this range, not Idle, still name (R5). At attach.
+    /// Marks the bounce blocks that requests of this range, not Idle, still name (R5). At attach. What the last owner was
+    /// filling is discarded here (#20) and not with the leftovers: its blocks are given out again, so a reference to it
+    /// must be stale.
     pub(super) fn derive_bounce(&mut self) {
         let base = self.bounce_base;
         for (index, slot) in self.slots.iter().enumerate() {
-            if matches!(owner::look(slot).state(), Some(State::Idle | State::Filling)) {
-                continue;
+            let word = owner::look(slot);
+            match word.state() {
+                Some(State::Idle) => continue,
+                Some(State::Filling) => {
+                    owner::discard_filling(slot, word).owed.pay(&self.parts, slot);
+                    continue;
+                }
+                _ => {}
             }
             // SAFETY: request bytes are immutable from Submitted to Idle (R10), and only this owner makes a slot
             // Filling again.

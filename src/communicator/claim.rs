@@ -430,8 +430,14 @@ impl Copying<'_, '_> {
 #[inline]
 unsafe fn copy_once<T: Shared + Copy>(cell: &UnsafeCell<T>) -> T {
     // SAFETY: valid by the contract; volatile, so that the compiler does not read it again after a check; every bit
-    // pattern is a value of a `Shared` type.
-    cell.with(|p| unsafe { p.read_volatile() })
+    // pattern is a value of a `Shared` type. ThreadSanitizer does not see a volatile read of more than a few words.
+    cell.with(|p| unsafe {
+        if cfg!(shmuring_tsan) {
+            p.read()
+        } else {
+            p.read_volatile()
+        }
+    })
 }
 
 /// Whether the image of the request in the slot, if it has one, can still be taken although nobody served it for a while
