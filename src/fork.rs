@@ -7,7 +7,6 @@
 
 use crate::sync::{Ordering, Tally};
 use core::ptr::NonNull;
-use std::sync::Once;
 
 /// Bytes of the mapping: the kernel rounds up to its pages.
 const LEN: usize = 4096;
@@ -41,13 +40,15 @@ impl ForkGuard {
 
     /// A guard that counts forks. If the C library has no memory for that, the guard is at home nowhere.
     fn counting() -> Self {
-        static ASKED: Once = Once::new();
-        ASKED.call_once(|| {
+        static ASKED: Tally = Tally::new(0);
+        // Not std's Once, which has a panic. Two threads may both ask: a fork then counts twice, and is told all the same.
+        if ASKED.load(Ordering::Relaxed) == 0 {
             // SAFETY: the handler does nothing but an atomic addition.
             if unsafe { libc::pthread_atfork(None, None, Some(forked)) } != 0 {
                 FORKS.store(NEVER - 1, Ordering::Relaxed);
             }
-        });
+            ASKED.store(1, Ordering::Relaxed);
+        }
         // Relaxed: it changes in a child alone, before that runs anything else.
         let forks = FORKS.load(Ordering::Relaxed);
         let cookie = if forks == NEVER - 1 { NEVER } else { forks };

@@ -23,6 +23,7 @@
 //! | [`stats`] | counters and histograms in the region | both |
 //! | [`parts`] | references to the parts of a region: what protocol code takes, so that model checks run it | both |
 //! | [`clock`] | CLOCK_MONOTONIC in nanoseconds | both |
+//! | `memory` | private memory of a handle, or an error | backend, at attach |
 //! | `fork` | tells a forked child from its parent without a system call | backend |
 //! | [`error`] | every way in which a call can fail, and its errno | both |
 //! | [`sync`] | the only file that names std, loom or shuttle atomics | both |
@@ -48,6 +49,7 @@ mod fork;
 pub mod futex;
 pub mod layout;
 pub mod liveness;
+mod memory;
 pub mod parts;
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
 pub mod region;

@@ -26,7 +26,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -74,8 +74,7 @@ impl LockFile {
 
     /// As [`LockFile::reopen`]; not `writable`, it can ask about locks and take none.
     pub(crate) fn reopen_as(fd: BorrowedFd<'_>, writable: bool) -> Result<Self> {
-        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        Ok(Self::of(open_file(Path::new(&link), writable)?))
+        Ok(Self::of(reopen_file(fd, writable)?))
     }
 
     /// Another description of the same file: for a new holder.
@@ -167,6 +166,42 @@ impl Liveness for LockFile {
     }
 }
 
+/// Opens the file behind `fd` once more. With its own call of the kernel: a backend attaches through here, and std's
+/// formatting and opening may panic.
+pub(crate) fn reopen_file(fd: BorrowedFd<'_>, writable: bool) -> Result<File> {
+    let access = if writable { libc::O_RDWR } else { libc::O_RDONLY };
+    let flags = access | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let link = link_of(fd.as_raw_fd().unsigned_abs());
+    // SAFETY: a C string that outlives the call.
+    let opened = unsafe { libc::open(link.as_ptr().cast(), flags) };
+    if opened == -1 {
+        return Err(Error::last_os());
+    }
+    // SAFETY: the kernel has just given us this descriptor, nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(opened) }.into())
+}
+
+/// The path of a descriptor of this process, as a C string.
+fn link_of(fd: u32) -> [u8; 32] {
+    let mut digits = [0; 10];
+    let mut rest = fd;
+    let mut n = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        n += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    let number = digits.iter().skip(digits.len() - n);
+    let mut path = [0; 32];
+    for (to, from) in path.iter_mut().zip(b"/proc/self/fd/".iter().chain(number)) {
+        *to = *from;
+    }
+    path
+}
+
 /// Opens an existing file, closed on exec; a FIFO or terminal put in its place does not block or become ours.
 pub(crate) fn open_file(path: &Path, writable: bool) -> Result<File> {
     OpenOptions::new()
@@ -175,4 +210,20 @@ pub(crate) fn open_file(path: &Path, writable: bool) -> Result<File> {
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
         .map_err(|e| Error::from_io(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_of_a_descriptor_is_its_path() {
+        for fd in [0, 3, 10, 99, 1024, i32::MAX.unsigned_abs(), u32::MAX] {
+            let path = format!("/proc/self/fd/{fd}");
+            let link = link_of(fd);
+            let text: Vec<u8> = link.iter().copied().take_while(|b| *b != 0).collect();
+            assert_eq!(text, path.as_bytes());
+            assert!(link.len() > text.len());
+        }
+    }
 }

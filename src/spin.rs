@@ -38,7 +38,8 @@ impl Spin {
         loop {
             if let Some(t) = ready() {
                 if spent > EAGER {
-                    self.budget = (spent.saturating_mul(2)).clamp(self.budget, self.max);
+                    // Not `clamp`, which panics where the smallest is above the largest.
+                    self.budget = spent.saturating_mul(2).max(self.budget).min(self.max);
                 }
                 return Some(t);
             }

@@ -9,6 +9,7 @@ use crate::fork::ForkGuard;
 use crate::futex;
 use crate::layout::{OwnerStats, Slot};
 use crate::liveness::{Liveness, LockFile};
+use crate::memory::filled;
 use crate::parts::Parts;
 use crate::ring::Producer;
 use crate::slot::{owner, State};
@@ -111,7 +112,7 @@ impl<'r> Backend<'r> {
         let slots = parts.slots.get(range).ok_or(Error::BadSlot)?;
         let stats = parts.owner_stats.get(first as usize).ok_or(Error::BadSlot)?;
         let mut backend = Self {
-            bounce: Bounce::new(count, parts.geometry.bounce_per_slot),
+            bounce: Bounce::new(count, parts.geometry.bounce_per_slot)?,
             parts,
             liveness,
             lock,
@@ -125,10 +126,10 @@ impl<'r> Backend<'r> {
             spin: Spin::new(spin::cpus()),
             // Does not wrap: a geometry has fewer than 2^32 blocks.
             bounce_base: first.wrapping_mul(parts.geometry.bounce_per_slot),
-            named: vec![0; count as usize].into_boxed_slice(),
+            named: filled(count as usize, 0)?,
             batch: 0,
             have_waitv: futex::have_waitv(),
-            free: Recent::new(count),
+            free: Recent::new(count)?,
             cursor: 0,
             unsettled: first,
             sample: None,

@@ -5,6 +5,7 @@
 //! need them.
 
 use crate::error::{Error, Result};
+use crate::memory::filled;
 use crate::request::MAX_BLOCKS;
 
 /// What the handle knows of one slot.
@@ -47,15 +48,15 @@ pub(super) struct Bounce {
 
 impl Bounce {
     /// All free.
-    pub(super) fn new(slots: u32, per_slot: u32) -> Self {
+    pub(super) fn new(slots: u32, per_slot: u32) -> Result<Self> {
         let blocks = slots as usize * per_slot as usize;
         let none = Seat { count: 0, in_use: false, is_introduced: false, blocks: [0; MAX_BLOCKS] };
-        Self {
-            taken: vec![false; blocks].into_boxed_slice(),
-            seats: vec![none; slots as usize].into_boxed_slice(),
+        Ok(Self {
+            taken: filled(blocks, false)?,
+            seats: filled(slots as usize, none)?,
             per_slot: per_slot as usize,
             free: blocks,
-        }
+        })
     }
 
     /// Takes `n` blocks for `slot`, its own first; they come back with [`Bounce::release`].
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_slot_takes_its_own_blocks_first_and_then_those_of_others() {
-        let mut b = Bounce::new(4, 2);
+        let mut b = Bounce::new(4, 2).unwrap();
         b.take(1, 5).unwrap();
         assert_eq!(b.blocks(1), [2, 3, 4, 5, 6]);
         b.take(3, 1).unwrap();
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_block_marked_twice_or_out_of_range_counts_once_or_not() {
-        let mut b = Bounce::new(2, 2);
+        let mut b = Bounce::new(2, 2).unwrap();
         b.mark(0, 3);
         b.mark(1, 3);
         b.mark(1, 99);

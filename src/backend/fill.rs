@@ -5,6 +5,7 @@ use super::{Backend, SlotRef};
 use crate::buffers::{Pool, BOUNCE};
 use crate::error::{Error, Result};
 use crate::layout::{Control, Slot};
+use crate::memory::filled;
 use crate::request::{Buffers, Opcode, RawExtra, RawRequest, Request, Words, MAX_BLOCKS};
 use crate::slot::{owner, State};
 use crate::sync::Ordering;
@@ -28,8 +29,8 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    pub(super) fn new(room: u32) -> Self {
-        Self { slots: vec![0; room as usize].into_boxed_slice(), len: 0 }
+    pub(super) fn new(room: u32) -> Result<Self> {
+        Ok(Self { slots: filled(room as usize, 0)?, len: 0 })
     }
 
     #[inline]
@@ -253,7 +254,7 @@ impl<'r> Backend<'r> {
 
 /// Copies the images into the bounce blocks just taken.
 fn copy_image(pool: &Pool, base: u32, blocks: &[u32], image: &[u8]) {
-    for (block, page) in blocks.iter().zip(image.chunks_exact(pool.block_size())) {
+    for (block, page) in blocks.iter().zip(image.chunks_exact(pool.block_size().max(1))) {
         // SAFETY: the block was taken for a slot that is Filling, so it is the owner's alone (R5). It is in range, so
         // the copy cannot be refused.
         let _ = unsafe { pool.write(base + *block, 0, page) };

@@ -94,7 +94,8 @@ impl<'r> Backend<'r> {
             }
         }
         if self.result(r)?.is_ok() {
-            for (i, page) in to.chunks_mut(self.parts.geometry.block_size as usize).enumerate() {
+            let block = (self.parts.geometry.block_size as usize).max(1);
+            for (i, page) in to.chunks_mut(block).enumerate() {
                 if i < usize::from(request.count) && request.opcode.fills_buffers() {
                     self.copy_out(r, i, page)?;
                 }

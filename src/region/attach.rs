@@ -1,7 +1,7 @@
 //! Attach: checks everything that the creator wrote, once, and trusts its own copy from then on.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::files;
@@ -9,7 +9,7 @@ use super::mapping::Mapping;
 use super::{Origin, Region};
 use crate::error::{Error, Result};
 use crate::layout::{layout_hash, Config, Geometry, Header, ABI_VERSION, FEATURES, MAGIC};
-use crate::liveness::{open_file, LockFile};
+use crate::liveness::{open_file, reopen_file, LockFile};
 use crate::sync::ord;
 
 /// What of a header survives the checks.
@@ -59,8 +59,7 @@ impl Region {
 
     /// Attaches to the region in the file or memfd behind `fd`, which is opened once more and stays the caller's.
     pub fn attach_fd(fd: BorrowedFd<'_>) -> Result<Self> {
-        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        Self::of_file(open_file(Path::new(&link), true)?, None, true)
+        Self::of_file(reopen_file(fd, true)?, None, true)
     }
 
     /// Maps the named region at `path` for reading alone: for tools that show counters. Needs no right to write.
