@@ -16,9 +16,9 @@ submit_many      68
 poll_miss        28
 poll_hit         20
 finish           52
-serve_nops      114
-serve_reads     148
-serve_delivered 247
+serve_nops      131
+serve_reads     164
+serve_delivered 268
 "
 
 # Incremental builds inline otherwise.

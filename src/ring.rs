@@ -26,7 +26,7 @@
 
 use crate::layout::{Cell, Slot};
 use crate::parts::Parts;
-use crate::sync::{ord, prefetch_write, Ordering};
+use crate::sync::{ord, prefetch_read, prefetch_write, Ordering};
 
 /// Tickets that one push tries before it takes the pending bitmap.
 const TICKETS: usize = 3;
@@ -50,8 +50,13 @@ const fn published(lap: u64, slot: u32) -> u64 {
 /// The cell of a ticket, and its lap. `None` only for a ring without cells.
 #[inline]
 fn locate<'r>(parts: &Parts<'r>, ticket: u64) -> Option<(&'r Cell, u64)> {
-    let n = parts.cells.len() as u64;
-    let cell = parts.cells.get((ticket & n.wrapping_sub(1)) as usize)?;
+    locate_in(parts.cells, ticket)
+}
+
+#[inline(always)]
+fn locate_in(cells: &[Cell], ticket: u64) -> Option<(&Cell, u64)> {
+    let n = cells.len() as u64;
+    let cell = cells.get((ticket & n.wrapping_sub(1)) as usize)?;
     // Not masked to the bits that a cell has: `empty` and `published` drop the others.
     Some((cell, ticket >> n.trailing_zeros()))
 }
@@ -251,13 +256,15 @@ impl Consumer {
     /// The next slot number, if one is published. At most a ring's length of steps (I10).
     #[inline(always)]
     pub fn next(&mut self, parts: &Parts<'_>) -> Option<u32> {
-        let (cell, lap) = locate(parts, self.head)?;
+        let (cells, head) = (parts.cells, self.head);
+        let (cell, lap) = locate_in(cells, head)?;
         // ORD(CQ_1): pairs with the Release in `Producer::publish`; the slot's Submitted store is visible.
         let value = cell.0.load(ord!(CQ_1, Acquire));
         // The lap cancels out of a cell published in it, and NO_SLOT is left of an empty one.
         let slot = value ^ published(lap, 0);
         if slot < NO_SLOT {
             self.advance(parts, cell, Some(lap));
+            look_ahead(cells, parts.slots, head.wrapping_add(1));
             return Some(slot as u32);
         }
         self.search(parts)
@@ -402,6 +409,25 @@ impl Consumer {
         self.polls = 0;
         parts.header.head.0.store(tail, ord!(CQ_2, Release));
     }
+}
+
+/// Asks for the lines of the requests to come, so that they travel while this one is served: every step of a claim waits
+/// for the one before, and without this no two lines are under way at once. The slot that the cell of ticket `next` names,
+/// if it is published, is asked for in a writable state, since the claim writes it; the cell after that for reading, so
+/// that the next look at it does not wait. Cells that are not published stay with their producers.
+#[inline(always)]
+fn look_ahead(cells: &[Cell], slots: &[Slot], next: u64) {
+    if cfg!(any(feature = "loom", feature = "shuttle")) {
+        return;
+    }
+    let (Some((cell, lap)), Some((after, _))) = (locate_in(cells, next), locate_in(cells, next.wrapping_add(1))) else {
+        return;
+    };
+    // Relaxed: only for the caches. The look that counts is the one in `Consumer::next` (CQ_1).
+    if let Some(slot) = slots.get((cell.0.load(Ordering::Relaxed) ^ published(lap, 0)) as usize) {
+        prefetch_write(slot);
+    }
+    prefetch_read(after);
 }
 
 /// Whether the pending bitmap is worth a look.

@@ -181,3 +181,19 @@ pub(crate) fn prefetch_write<T>(at: &T) {
         let _ = at;
     }
 }
+
+/// Asks for the cache line of `at` for reading; a hint as [`prefetch_write`].
+#[inline(always)]
+pub(crate) fn prefetch_read<T>(at: &T) {
+    #[cfg(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle"))))]
+    {
+        // SAFETY: as in `prefetch_write`.
+        unsafe {
+            core::arch::asm!("prefetcht0 [{}]", in(reg) core::ptr::from_ref(at), options(readonly, nostack, preserves_flags));
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle")))))]
+    {
+        let _ = at;
+    }
+}

@@ -98,8 +98,8 @@ impl<'r> Claim<'r> {
 
     /// Notes when a request that is not served at once was claimed.
     #[inline]
-    pub(super) fn defer(&mut self) {
-        self.claimed_at = clock::now();
+    pub(super) fn defer(&mut self, now: u64) {
+        self.claimed_at = now;
         // Relaxed: statistics.
         self.slot.claimed_at.store(self.claimed_at, Ordering::Relaxed);
     }

@@ -31,6 +31,7 @@ impl<'r> Communicator<'r> {
         if ring::has_pending(parts) {
             self.take_pending();
         }
+        let mut now = 0;
         let mut n = 0;
         let mut stale = 0;
         // At most a ring's length of hints a call, however many are stale; those of the bitmap are taken to the last.
@@ -48,7 +49,7 @@ impl<'r> Communicator<'r> {
                 }
             };
             // Claimed before anything that can fail (R14). One call of `each` in the code, so that it is inlined.
-            match claim_hinted(parts, number, to, epoch) {
+            match claim_hinted(parts, number, to, epoch, &mut now) {
                 Some(claim) => {
                     n += 1;
                     each(claim);
@@ -84,9 +85,10 @@ impl<'r> Communicator<'r> {
     /// admitted, and after damage (#18, R15).
     pub fn sweep(&mut self, to: State, mut each: impl FnMut(Claim<'r>)) -> usize {
         let (parts, epoch) = (self.parts, self.epoch);
+        let mut now = 0;
         let mut n = 0;
         for number in 0..parts.slots.len() as u32 {
-            if let Some(claim) = claim_hinted(parts, number, to, epoch) {
+            if let Some(claim) = claim_hinted(parts, number, to, epoch, &mut now) {
                 n += 1;
                 each(claim);
             }
@@ -159,7 +161,7 @@ impl<'r> Communicator<'r> {
     /// look, which only a lost hint or an owner that stopped before its push leaves, gives back what lies Withdrawn as
     /// long, and repairs a damaged ring. Call it whenever the communicator is idle.
     pub fn audit(&mut self, to: State, mut each: impl FnMut(Claim<'r>)) -> usize {
-        let now = clock::now();
+        let mut now = clock::now();
         if now.saturating_sub(self.audited_at) < AUDIT_EVERY {
             return 0;
         }
@@ -185,7 +187,7 @@ impl<'r> Communicator<'r> {
             // An owner that waits has pushed: its hint is lost. One that does not may have stopped before the push.
             let counter = if word.waiter() { RoleCounter::LostHints } else { RoleCounter::Unhinted };
             self.parts.role_stats.add(counter, 1);
-            if let Some(claim) = claim_hinted(parts, number, to, epoch) {
+            if let Some(claim) = claim_hinted(parts, number, to, epoch, &mut now) {
                 n += 1;
                 each(claim);
             }
@@ -197,9 +199,10 @@ impl<'r> Communicator<'r> {
     }
 }
 
-/// Rows 3, 4 and 11: what a hint leads to. `None`: nothing to claim.
+/// Rows 3, 4 and 11: what a hint leads to. `None`: nothing to claim. `now` is the time of the batch, 0 until it is read:
+/// one look at the clock for all that are deferred.
 #[inline(always)]
-fn claim_hinted<'r>(parts: &'r Parts<'r>, number: u32, to: State, epoch: u32) -> Option<Claim<'r>> {
+fn claim_hinted<'r>(parts: &'r Parts<'r>, number: u32, to: State, epoch: u32, now: &mut u64) -> Option<Claim<'r>> {
     let slot = ring::slot_at(parts, number)?;
     let word = communicator::look(slot);
     if !word.is(State::Submitted) {
@@ -216,7 +219,10 @@ fn claim_hinted<'r>(parts: &'r Parts<'r>, number: u32, to: State, epoch: u32) ->
     match Claim::read(parts, slot, number, word, false) {
         Ok(mut claim) => {
             if to == State::Processing {
-                claim.defer();
+                if *now == 0 {
+                    *now = clock::now();
+                }
+                claim.defer(*now);
             }
             Some(claim)
         }

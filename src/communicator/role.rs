@@ -198,7 +198,7 @@ impl<'r> Communicator<'r> {
                     let _ = claim.fail(libc::EOWNERDEAD, 0, 1);
                     return None;
                 }
-                claim.defer();
+                claim.defer(clock::now());
                 Some(claim)
             }
             Err(refused) => {
