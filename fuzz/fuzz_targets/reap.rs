@@ -2,7 +2,10 @@
 //! a dropped claim completes its request, and what a backend submits afterwards is served (I4, I10, R15).
 #![no_main]
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[path = "support/clock.rs"]
+mod clock;
+
+use std::sync::atomic::Ordering::Relaxed;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -16,31 +19,12 @@ use shmuring::ring::{set_pending, Producer};
 use shmuring::slot::{State, Word};
 
 const BLOCK: usize = 512;
-const SECOND: u64 = 1_000_000_000;
 /// Most steps of one run.
 const STEPS: usize = 64;
 /// Polls that a communicator may need to step over one unpublished ticket, with room to spare.
 const POLLS: usize = 2000;
 /// Audits that may pass before a request is served: one finds damage, two a hint that is gone.
 const AUDITS: usize = 4;
-
-/// How far this process's CLOCK_MONOTONIC is ahead, in ns: an audit is due once a second, which nobody waits for here.
-static AHEAD: AtomicU64 = AtomicU64::new(0);
-
-/// Takes the place of the C library's.
-///
-/// # Safety
-/// `ts` may be written.
-#[no_mangle]
-pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, ts: *mut libc::timespec) -> libc::c_int {
-    // SAFETY: the caller's promise.
-    let rc = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, ts) };
-    if rc == 0 && clock == libc::CLOCK_MONOTONIC {
-        // SAFETY: the kernel has just written it.
-        unsafe { (*ts).tv_sec += (AHEAD.load(Relaxed) / SECOND) as libc::time_t };
-    }
-    rc as libc::c_int
-}
 
 /// A number that means something near `near`, or anything.
 fn number(u: &mut Unstructured<'_>, near: u64) -> Result<u64> {
@@ -243,7 +227,7 @@ fn steps<'r>(
                 let each = |claim| if keep { claims.push(claim) } else { drop_fresh(parts, claim) };
                 match step {
                     9 => {
-                        AHEAD.fetch_add(2 * SECOND, Relaxed);
+                        clock::pass_an_audit();
                         server.audit(to, each);
                     }
                     10 => {
@@ -276,7 +260,7 @@ fn is_served(region: &Region, parts: &Parts<'_>, server: &mut Communicator<'_>) 
                 return;
             }
         }
-        AHEAD.fetch_add(2 * SECOND, Relaxed);
+        clock::pass_an_audit();
         server.audit(State::Copying, answer);
     }
     let word = Word::from_bits(parts.slots[0].word.load(Relaxed));
@@ -284,7 +268,7 @@ fn is_served(region: &Region, parts: &Parts<'_>, server: &mut Communicator<'_>) 
 }
 
 fuzz_target!(|data: &[u8]| {
-    AHEAD.store(0, Relaxed);
+    clock::reset();
     let mut u = Unstructured::new(data);
     let slots = *u.choose(&[2, 3, 5, 65]).unwrap_or(&2);
     let bounce_per_slot = u.int_in_range(0..=2).unwrap_or(2);

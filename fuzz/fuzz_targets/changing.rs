@@ -1,0 +1,354 @@
+//! A region whose bytes an attacker writes before it is attached, and goes on writing, in another thread, while it is
+//! attached, owned, filled, reaped, served, cancelled, audited and taken over: nobody panics, hangs, or touches a byte
+//! outside of the region and of his own memory (I10). The region lies between bytes that are compared afterwards and a
+//! page that nobody may touch.
+#![no_main]
+
+#[path = "support/clock.rs"]
+mod clock;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use libfuzzer_sys::arbitrary::{Result, Unstructured};
+use libfuzzer_sys::fuzz_target;
+use shmuring::backend::{Backend, SlotRef, Wait};
+use shmuring::communicator::{Claim, Communicator, Gather};
+use shmuring::layout::Geometry;
+use shmuring::liveness::{LockFile, ROLE_BYTE};
+use shmuring::parts::Parts;
+use shmuring::region::{Options, Region};
+use shmuring::request::{Buffers, Completion, Opcode, RelTag, Request};
+use shmuring::slot::{State, Word};
+
+const BLOCK: usize = 512;
+/// Bytes for a region, and those before it that must stay as they are.
+const MOST: usize = 64 << 10;
+const BEFORE: usize = 4096;
+const UNTOUCHED: u8 = 0xA5;
+/// Most operations of a run, and most words that the attacker writes.
+const STEPS: usize = 24;
+const WRITES: usize = 24;
+/// No run may take that long, however it is disturbed: every wait in it ends after some microseconds.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// One write of the attacker, done again and again.
+#[derive(Clone, Copy)]
+struct Write {
+    /// Of the region, in words.
+    at: usize,
+    /// The bits that stay, and what is flipped then: in one round, and in the next.
+    keep: u64,
+    values: [u64; 2],
+}
+
+struct Script {
+    base: usize,
+    writes: Vec<Write>,
+    begun: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Script {
+    fn apply(&self, round: usize) {
+        for w in &self.writes {
+            // SAFETY: a word inside the region's bytes, which are mapped for good.
+            let word = unsafe { &*((self.base + w.at * 8) as *const AtomicU64) };
+            word.store(word.load(Relaxed) & w.keep ^ w.values[round & 1], Relaxed);
+        }
+    }
+}
+
+/// What is made once: memory before a forbidden page, a lock file, an attacker.
+struct Ground {
+    end: usize,
+    lock_path: PathBuf,
+    orders: Sender<Arc<Script>>,
+    done: Receiver<()>,
+}
+
+fn attack(orders: Receiver<Arc<Script>>, done: Sender<()>) {
+    for script in orders {
+        let mut round = 0;
+        while !script.stop.load(Relaxed) {
+            script.apply(round);
+            round += 1;
+            script.begun.store(true, Relaxed);
+            // Where both are on one cpu the other need not wait for the end of a time slice.
+            if round % 8 == 0 {
+                std::thread::yield_now();
+            }
+        }
+        done.send(()).unwrap();
+    }
+}
+
+fn ground() -> &'static Ground {
+    /// The fuzzer has one thread.
+    struct Once(Ground);
+    // SAFETY: used by the fuzzer's one thread.
+    unsafe impl Sync for Once {}
+    // SAFETY: as above.
+    unsafe impl Send for Once {}
+    static GROUND: OnceLock<Once> = OnceLock::new();
+    &GROUND
+        .get_or_init(|| {
+            let directory = std::env::temp_dir().join(format!("shmuring-changing-{}", std::process::id()));
+            std::fs::create_dir_all(&directory).unwrap();
+            let (flags, protection) = (libc::MAP_SHARED | libc::MAP_ANONYMOUS, libc::PROT_READ | libc::PROT_WRITE);
+            // SAFETY: a new mapping disturbs nothing.
+            let base = unsafe { libc::mmap(std::ptr::null_mut(), MOST + 4096, protection, flags, -1, 0) };
+            assert_ne!(base, libc::MAP_FAILED);
+            // SAFETY: the last page of the mapping just made.
+            assert_eq!(unsafe { libc::mprotect(base.byte_add(MOST), 4096, libc::PROT_NONE) }, 0);
+            // Sleeps of some microseconds are meant so.
+            // SAFETY: a system call on numbers.
+            unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+            let ((orders, from_us), (to_us, done)) = (channel(), channel());
+            std::thread::spawn(move || attack(from_us, to_us));
+            Once(Ground { end: base as usize + MOST, lock_path: directory.join("locks"), orders, done })
+        })
+        .0
+}
+
+/// A number that means something near `near`, or anything.
+fn number(u: &mut Unstructured<'_>, near: u64) -> Result<u64> {
+    Ok(match u.int_in_range(0..=5)? {
+        0 => 0,
+        1 => near.wrapping_add(u64::from(u.arbitrary::<u8>()?)).wrapping_sub(128),
+        2 => u64::from(u.arbitrary::<u8>()?),
+        3 => 1_u64 << u.int_in_range(0..=63)?,
+        4 => u64::from(u.arbitrary::<u8>()?) * 0x0101_0101_0101_0101,
+        _ => u.arbitrary()?,
+    })
+}
+
+/// A slot word that some transition might have written.
+fn slot_word(u: &mut Unstructured<'_>) -> Result<u64> {
+    let word = Word::new(*u.choose(&State::ALL)?, u.int_in_range(0..=2)?, u.int_in_range(0..=3)?);
+    Ok(word.bits() | u64::from(u.arbitrary::<bool>()?) << 4)
+}
+
+fn write(u: &mut Unstructured<'_>, g: &Geometry) -> Result<Write> {
+    let words = |i: usize| g.offsets[i] as usize / 8;
+    let slot = u.int_in_range(0..=g.slots as usize - 1)?;
+    let at = match u.int_in_range(0..=9)? {
+        // The words of the header that are in use, configuration and magic among them.
+        0 => u.int_in_range(0..=143)?,
+        1 => 16 * u.int_in_range(1..=7)?,
+        2 => words(1),
+        3 => words(4) + 8 * u.int_in_range(0..=g.capacity as usize - 1)?,
+        4 => words(0) + u.int_in_range(0..=111)?,
+        5 => words(2) + u.int_in_range(0..=31)?,
+        6 | 7 => words(3) + 64 * slot,
+        8 => words(3) + 64 * slot + u.int_in_range(0..=15)?,
+        _ => words(3) + 64 * slot + u.int_in_range(16..=63)?,
+    };
+    let is_slot_word = at >= words(3) && at < words(4) && (at - words(3)) % 64 == 0;
+    let mut value = || if is_slot_word && u.ratio(7, 8)? { slot_word(u) } else { number(u, 0) };
+    let values = [value()?, value()?];
+    Ok(Write { at, keep: if u.ratio(1, 4)? { u64::MAX } else { 0 }, values })
+}
+
+fn serve(u: &mut Unstructured<'_>, mut claim: Claim<'_>) -> Result<()> {
+    let n = usize::from(claim.job().count);
+    match u.int_in_range(0..=5)? {
+        0 => drop(claim),
+        1 => std::mem::forget(claim),
+        2 => drop(claim.fail(5, 1, 1)),
+        how => {
+            if let Ok(mut copying) = claim.copying() {
+                for i in 0..=n {
+                    let _ = copying.deliver(i, &[7; BLOCK]);
+                    let _ = copying.take_image(i, &mut [0; BLOCK]);
+                }
+                if how == 3 && copying.suspend().is_err() {
+                    return Ok(());
+                }
+            }
+            let _ = claim.complete(Completion::ok(1));
+        }
+    }
+    Ok(())
+}
+
+/// Who works on the region while it changes.
+struct World<'r> {
+    region: &'r Region,
+    parts: &'r Parts<'r>,
+    backend: Option<Backend<'r>>,
+    refs: Vec<SlotRef>,
+    server: Option<Communicator<'r>>,
+    claims: Vec<Claim<'r>>,
+    audits: u32,
+}
+
+impl<'r> World<'r> {
+    fn own(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let soon = Wait::for_ns(if u.ratio(1, 4)? { 5000 } else { 0 });
+        let Some(b) = &mut self.backend else {
+            // Refused if the word of a slot says that it has an owner, and then the marks change all the time.
+            self.backend = Backend::attach(self.region, 0, self.parts.geometry.slots).ok();
+            return Ok(());
+        };
+        let r = self.refs.get(u.int_in_range(0..=3)?).copied().unwrap_or(SlotRef { slot: 0, generation: 0 });
+        match u.int_in_range(0..=11)? {
+            0..=3 => {
+                let rel = RelTag::default();
+                let request = match u.int_in_range(0..=4)? {
+                    0 => Request::get_page(rel, 1, u.int_in_range(1..=3)?, 1),
+                    1 => Request::extend(rel, 1, 1, &[3; BLOCK]),
+                    2 => Request::get_page(rel, 1, 2, 1).with_buffers(Buffers::Pool(1, &[2, 0])),
+                    3 => Request::new(Opcode::Create, rel),
+                    _ => Request::new(Opcode::Nop, rel),
+                };
+                for slot in 0..self.parts.geometry.slots {
+                    if let Ok(filled) = b.fill(slot, &request) {
+                        self.refs.insert(0, filled);
+                    }
+                }
+                let _ = b.submit_many(&self.refs[..self.refs.len().min(4)]);
+            }
+            4 => drop(b.submit(r)),
+            5 => drop(b.cancel(r, &soon)),
+            6 => drop(b.wait(r, &soon)),
+            7 => drop(b.wait_any(&[r, self.refs.first().copied().unwrap_or(r)], &soon)),
+            8 => drop(b.wait_free(&soon)),
+            9 => {
+                let _ = (b.result(r), b.copy_out(r, 1, &mut [0; BLOCK]), b.page(r, 0).map(<[u8]>::len), b.finish(r));
+            }
+            10 => drop(b.settle(&soon, u.arbitrary()?)),
+            _ => {
+                let _ = b.detach(&soon);
+                self.backend = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn communicate(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let to = if u.arbitrary()? { State::Copying } else { State::Processing };
+        let what = u.int_in_range(0..=9)?;
+        let Some(server) = self.server.as_mut().filter(|_| what > 0) else {
+            std::mem::take(&mut self.claims).into_iter().for_each(std::mem::forget);
+            // SAFETY: the role lock is the caller's; claims of the last one have been forgotten; one thread.
+            let (server, left) = unsafe { Communicator::over(self.parts, self.region.liveness(), None) };
+            self.claims.extend(left.mutations.into_iter().chain(left.reads));
+            self.server = Some(server);
+            return Ok(());
+        };
+        let claims = &mut self.claims;
+        match what {
+            1..=4 => {
+                server.reap(u.int_in_range(0..=8)?, to, |claim| claims.push(claim));
+            }
+            5 => {
+                server.sweep(to, |claim| claims.push(claim));
+            }
+            6 => {
+                // Further on each time, and back: the kernel's sleeps end by its own clock.
+                self.audits += 1;
+                (0..self.audits).for_each(|_| clock::pass_an_audit());
+                server.audit(to, |claim| claims.push(claim));
+                clock::reset();
+            }
+            7 => {
+                let gather = Gather { requests: 2, ns: 2000 };
+                server.reap_or_park(4, to, gather, 5000, |claim| claims.push(claim));
+            }
+            8 => {
+                for _ in 0..600 {
+                    server.reap(4, to, |claim| claims.push(claim));
+                }
+            }
+            _ => {
+                server.park(5000);
+            }
+        }
+        while self.claims.len() > 8 {
+            serve(u, self.claims.remove(0))?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        match u.int_in_range(0..=5)? {
+            0..=2 => self.own(u),
+            3 | 4 => self.communicate(u),
+            _ => match self.claims.pop() {
+                Some(claim) => serve(u, claim),
+                None => self.communicate(u),
+            },
+        }
+    }
+}
+
+/// The whole cycle, from attach on, while the bytes change.
+fn cycle(u: &mut Unstructured<'_>, base: usize, len: usize) -> Result<()> {
+    let mut pool = vec![0u8; 3 * BLOCK];
+    // SAFETY: mapped for good; the attacker breaks the promise that nobody else writes, which is the point.
+    let attached = unsafe { Region::attach_adopted(base as *mut u8, len, &ground().lock_path) };
+    let Ok(mut region) = attached else { return Ok(()) };
+    // SAFETY: the pool outlives the region, and is touched through it alone.
+    let _ = unsafe { region.register_pool(1, pool.as_mut_ptr(), BLOCK, 3) };
+    let role: LockFile = region.lock_file().unwrap();
+    assert!(role.try_lock(ROLE_BYTE, 1).unwrap());
+    let parts = region.parts();
+    let mut world = World {
+        region: &region,
+        parts: &parts,
+        backend: None,
+        refs: Vec::new(),
+        server: None,
+        claims: Vec::new(),
+        audits: 0,
+    };
+    for _ in 0..STEPS {
+        if u.is_empty() {
+            break;
+        }
+        world.step(u)?;
+    }
+    Ok(())
+}
+
+fn run(data: &[u8]) -> Result<()> {
+    clock::reset();
+    let ground = ground();
+    let mut u = Unstructured::new(data);
+    let options =
+        Options { slots: u.int_in_range(1..=5)?, bounce_per_slot: u.int_in_range(0..=2)?, block_size: BLOCK as u32 };
+    let g = Geometry::new(options.slots, options.bounce_per_slot, options.block_size).unwrap();
+    let len = g.total_len as usize;
+    let base = ground.end - len;
+    // SAFETY: mapped for good, and the last attacker has stopped.
+    let before = unsafe { std::slice::from_raw_parts_mut((base - BEFORE) as *mut u8, BEFORE) };
+    before.fill(UNTOUCHED);
+    // SAFETY: mapped for good; nobody uses it now.
+    let made = unsafe { Region::init_adopted(base as *mut u8, len, &options, &ground.lock_path) };
+    drop(made.unwrap());
+    let mut writes =
+        |most: usize| -> Result<Vec<Write>> { (0..u.int_in_range(0..=most)?).map(|_| write(&mut u, &g)).collect() };
+    let first = Script { base, writes: writes(WRITES)?, begun: AtomicBool::new(true), stop: AtomicBool::new(true) };
+    first.apply(0);
+    let script = Script { base, writes: writes(WRITES)?, begun: AtomicBool::new(false), stop: AtomicBool::new(false) };
+    let script = Arc::new(script);
+    let begin = Instant::now();
+    ground.orders.send(Arc::clone(&script)).unwrap();
+    while !script.begun.load(Relaxed) {
+        std::thread::yield_now();
+    }
+    let result = cycle(&mut u, base, len);
+    script.stop.store(true, Relaxed);
+    ground.done.recv().unwrap();
+    assert!(begin.elapsed() < BOUND, "{:?}", begin.elapsed());
+    assert!(before.iter().all(|b| *b == UNTOUCHED), "bytes before the region were written");
+    result
+}
+
+fuzz_target!(|data: &[u8]| {
+    let _ = run(data);
+});
