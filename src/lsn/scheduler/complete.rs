@@ -249,6 +249,17 @@ impl Scheduler {
                 self.requeue(number, now, events);
             }
         }
+        // Who joined a FUTURE read in flight while its LSN was proved does not wait for it any longer.
+        if self.options.rules.join {
+            let in_flight = |(_, b): &(u32, &batch::InFlight)| b.shard as usize == shard && b.kind == Kind::Future;
+            let sent: Vec<u32> = self.batches.iter().filter(in_flight).flat_map(|(_, b)| b.units.clone()).collect();
+            for number in sent {
+                let waits = self.units.get(number).is_some_and(|u| self.standing(u.shard, u.n) != Standing::Ready);
+                if waits {
+                    self.let_go(number, now, events);
+                }
+            }
+        }
     }
 
     /// A READY batch without an answer: another process answers for the shard now. Its members are sent again, alone.
