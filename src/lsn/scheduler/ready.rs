@@ -1,0 +1,181 @@
+//! READY batches: which class goes next, and which of its units.
+//!
+//! Classes share by weight, not by strict priority, and what is older than its class's bound goes first: nobody starves.
+//! A batch has one class. Units leave a queue in the order in which they came.
+
+use super::super::slab::{List, NONE};
+use super::batch::{Batch, BatchId, InFlight, Kind, Member, MemberId, ReadPoint};
+use super::event::Event;
+use super::unit::Place;
+use super::Scheduler;
+use crate::request::{Class, Lsn};
+
+const CLASSES: [Class; 3] = [Class::Demand, Class::Prefetch, Class::Background];
+
+impl Scheduler {
+    /// The next batch of reads for a shard, of at most `max` members; `None`: nothing may be sent now. Call it until it
+    /// gives none after every `submit`, `completed`, `tick` and watermark.
+    pub fn next(&mut self, shard: usize, now: u64, max: usize, events: &mut Vec<Event>) -> Option<Batch> {
+        let max = max.clamp(1, self.options.batch.max(1));
+        let lanes = self.shards.get(shard)?.ready_out.len as usize;
+        if lanes < self.options.ready_lanes {
+            if let Some(batch) = self.next_ready(shard, now, max, events) {
+                return Some(batch);
+            }
+        }
+        self.next_future(shard, now, max, events)
+    }
+
+    fn next_ready(&mut self, shard: usize, now: u64, max: usize, events: &mut Vec<Event>) -> Option<Batch> {
+        loop {
+            let class = self.pick_class(shard, now)?;
+            let id = self.reserve_batch();
+            let mut batch = self.open(id, shard, Kind::Ready, class)?;
+            let mut units = Vec::with_capacity(8);
+            while units.len() < max {
+                let Some(unit) = self.pop_ready(shard, class) else { break };
+                if self.lock_read(unit, now, events) {
+                    self.add_member(&mut batch, &mut units, unit);
+                }
+            }
+            if units.is_empty() {
+                // All of them wait for keys: the next class, until no queue has anything.
+                self.batches.remove(id.number);
+                continue;
+            }
+            let n = units.len() as u32;
+            let list = self.shards.get_mut(shard)?;
+            if let Some(credit) = list.credit.get_mut(class as usize) {
+                *credit = credit.saturating_sub(n);
+            }
+            self.stats.batches[0] += 1;
+            self.stats.sent[0] += u64::from(n);
+            self.fill_batch(id, InFlight::reads(&batch, now, units, self.lease(&batch)));
+            if let Some(s) = self.shards.get_mut(shard) {
+                s.ready_out.push(&mut self.batches, id.number);
+            }
+            return Some(batch);
+        }
+    }
+
+    /// The class to serve: admitted units first (others wait for their keys), then what is too old, then by weight.
+    fn pick_class(&mut self, shard: usize, now: u64) -> Option<Class> {
+        let weights = self.options.weights;
+        let s = self.shards.get_mut(shard)?;
+        if let Some(unit) = self.units.get(s.admitted.head) {
+            return Some(unit.class);
+        }
+        let head = |l: &List<0>| self.units.get(l.head).map(|u| u.since);
+        let late =
+            s.ready.iter().zip(self.options.class_bounds).zip(CLASSES).skip(1).filter_map(|((list, bound), class)| {
+                head(list).filter(|since| now.saturating_sub(*since) > bound).map(|since| (since, class))
+            });
+        if let Some((_, class)) = late.min_by_key(|(since, _)| *since) {
+            return Some(class);
+        }
+        for _ in 0..2 {
+            let waiting = s.ready.iter().zip(s.credit).zip(CLASSES);
+            if let Some((_, class)) = waiting.into_iter().find(|((list, credit), _)| !list.is_empty() && *credit > 0) {
+                return Some(class);
+            }
+            if s.ready.iter().all(List::is_empty) {
+                return None;
+            }
+            s.credit = weights.map(|w| w.max(1));
+        }
+        None
+    }
+
+    fn pop_ready(&mut self, shard: usize, class: Class) -> Option<u32> {
+        let s = self.shards.get_mut(shard)?;
+        let admitted = self.units.get(s.admitted.head).is_some_and(|u| u.class == class);
+        let list = if admitted { &mut s.admitted } else { s.ready.get_mut(class as usize)? };
+        let unit = list.pop(&mut self.units)?;
+        if let Some(u) = self.units.get_mut(unit) {
+            u.place = Place::Moving;
+        }
+        Some(unit)
+    }
+
+    /// A name for a batch that is being formed.
+    pub(super) fn reserve_batch(&mut self) -> BatchId {
+        self.seq += 1;
+        let seq = self.seq;
+        BatchId { number: self.batches.insert(InFlight::empty(seq)), seq }
+    }
+
+    pub(super) fn fill_batch(&mut self, id: BatchId, in_flight: InFlight) {
+        if in_flight.r != 0 {
+            *self.read_points.entry(in_flight.r).or_insert(0) += 1;
+        }
+        if let Some(batch) = self.batches.get_mut(id.number) {
+            *batch = in_flight;
+        }
+    }
+
+    /// A batch without members.
+    pub(super) fn open(&self, id: BatchId, shard: usize, kind: Kind, class: Class) -> Option<Batch> {
+        let generation = self.shards.get(shard)?.mark.generation();
+        Some(Batch { id, kind, shard, generation, class, n: 0, members: Vec::with_capacity(8) })
+    }
+
+    /// Sends a unit with a batch.
+    pub(super) fn add_member(&mut self, batch: &mut Batch, units: &mut Vec<u32>, unit: u32) {
+        let Some(u) = self.units.get_mut(unit) else { return };
+        let id = MemberId { batch: batch.id, index: units.len() as u32 };
+        let r = match (u.at, self.read_point) {
+            (0, ReadPoint::Primary) => Lsn::MAX,
+            // Asked anew at each send, and never below n (S8).
+            (0, ReadPoint::Replica(replay)) => replay.max(u.n),
+            (at, _) => at,
+        };
+        u.place = Place::Sent(id);
+        u.attempts += 1;
+        let attempt = u.attempts - 1;
+        let key = self.table.node(u.leaf).map_or(super::super::in_flight::Key::None, |n| n.key);
+        batch.n = batch.n.max(u.n);
+        batch.members.push(Member { id, request: u.id, key, n: u.n, r, fetch: u.fetch, attempt });
+        units.push(unit);
+    }
+
+    /// The lowest request LSN of a batch, for leases: 0 on a primary.
+    pub(super) fn lease(&self, batch: &Batch) -> Lsn {
+        match self.read_point {
+            ReadPoint::Primary => 0,
+            ReadPoint::Replica(_) => batch.members.iter().map(|m| m.r).min().unwrap_or(0),
+        }
+    }
+}
+
+impl InFlight {
+    pub(super) fn empty(seq: u64) -> Self {
+        Self {
+            seq,
+            shard: NONE,
+            kind: Kind::Mutations,
+            generation: 0,
+            n: 0,
+            r: 0,
+            sent_at: 0,
+            probe: false,
+            units: Vec::new(),
+            left: 0,
+            links: super::super::slab::Links::ALONE,
+        }
+    }
+
+    pub(super) fn mutations(seq: u64, now: u64, units: Vec<u32>) -> Self {
+        Self { sent_at: now, left: units.len() as u32, units, ..Self::empty(seq) }
+    }
+
+    pub(super) fn reads(batch: &Batch, now: u64, units: Vec<u32>, r: Lsn) -> Self {
+        Self {
+            shard: batch.shard as u32,
+            kind: batch.kind,
+            generation: batch.generation,
+            n: batch.n,
+            r,
+            ..Self::mutations(batch.id.seq, now, units)
+        }
+    }
+}
