@@ -1,5 +1,7 @@
 //! The command line. One subcommand a file; an error is one line on stderr and exit code 1 (2 for wrong usage).
 
+mod child;
+mod content;
 mod demo;
 mod region;
 mod replace;
