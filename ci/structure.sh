@@ -64,7 +64,8 @@ unsafe_allowed() {
         communicator/src/cli/mod.rs) ;;                  # signal(2)
         communicator/src/cli/replace.rs) ;;              # pidfd system calls
         communicator/src/cli/serve.rs) ;;                # the SIGBUS handler
-        communicator/src/cli/stat.rs) ;;                 # volatile look at request bytes
+        communicator/src/cli/slots.rs) ;;                # volatile look at request bytes
+        communicator/src/cli/pool.rs) ;;                 # a mapped file of blocks
         communicator/src/cli/demo/ledger.rs) ;;          # a mapped file
         communicator/src/service/store/dir.rs) ;;        # system calls
         *) return 1 ;;

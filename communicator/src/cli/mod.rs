@@ -3,10 +3,12 @@
 mod child;
 mod content;
 mod demo;
+mod pool;
 mod region;
 mod replace;
 mod request;
 mod serve;
+mod slots;
 mod stat;
 mod target;
 
