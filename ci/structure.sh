@@ -67,6 +67,7 @@ unsafe_allowed() {
         communicator/src/cli/slots.rs) ;;                # volatile look at request bytes
         communicator/src/cli/pool.rs) ;;                 # a mapped file of blocks
         communicator/src/cli/demo/ledger.rs) ;;          # a mapped file
+        communicator/src/cli/torture/buffers.rs) ;;      # looks at blocks of pools, canaries
         communicator/src/service/store/dir.rs) ;;        # system calls
         *) return 1 ;;
     esac

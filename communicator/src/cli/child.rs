@@ -29,8 +29,14 @@ pub(super) fn last_line(path: &Path) -> String {
     text.lines().last().unwrap_or("it said nothing").to_string()
 }
 
+/// Kills a child that has not been waited for.
+pub(super) fn kill(pid: u32) {
+    // SAFETY: as below.
+    unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+}
+
 /// Sends a signal to a child that has not been waited for.
-fn signal(child: &Child, signal: i32) {
+pub(super) fn signal(child: &Child, signal: i32) {
     // SAFETY: a system call on numbers; the child has not been waited for, so the pid is its own.
     unsafe { libc::kill(child.id() as i32, signal) };
 }
@@ -49,6 +55,22 @@ impl Communicator {
     pub(super) fn start(region: &Path, log: &Path, args: Vec<OsString>) -> Result<Self, Failure> {
         let child = spawn(region, log, &args)?;
         Ok(Self { child, region: region.into(), log: log.into(), args, restarts: 0 })
+    }
+
+    /// The process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub(super) fn signal(&self, number: i32) {
+        signal(&self.child, number);
+    }
+
+    /// Starts one again that was stopped.
+    pub(super) fn restart(&mut self) -> Result<(), Failure> {
+        self.child = spawn(&self.region, &self.log, &self.args)?;
+        Ok(())
     }
 
     /// How often a successor had to be started.
