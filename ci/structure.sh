@@ -61,12 +61,14 @@ unsafe_allowed() {
         src/futex.rs | src/clock.rs | src/spin.rs) ;;    # system calls and instructions
         src/fork.rs | src/liveness.rs) ;;                # system calls
         ffi/src/*.rs) ;;                                 # pointers from C
+        communicator/src/cli/child.rs) ;;                # kill(2)
         communicator/src/cli/mod.rs) ;;                  # signal(2)
         communicator/src/cli/replace.rs) ;;              # pidfd system calls
         communicator/src/cli/serve.rs) ;;                # the SIGBUS handler
-        communicator/src/cli/stat.rs) ;;                 # volatile look at request bytes
-        communicator/src/cli/demo/fleet.rs) ;;           # kill(2)
+        communicator/src/cli/slots.rs) ;;                # volatile look at request bytes
+        communicator/src/cli/pool.rs) ;;                 # a mapped file of blocks
         communicator/src/cli/demo/ledger.rs) ;;          # a mapped file
+        communicator/src/cli/torture/buffers.rs) ;;      # looks at blocks of pools, canaries
         communicator/src/service/store/dir.rs) ;;        # system calls
         *) return 1 ;;
     esac

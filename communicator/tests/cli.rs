@@ -234,6 +234,8 @@ fn stat_shows_slots_the_communicator_and_the_oldest_request() {
         assert_eq!(first["rel"], format!("{REL}.0"));
         assert_eq!(site.stat()["slots"]["submitted"], 1);
         assert!(support::soon(|| seen()["age_ms"].as_u64() > first["age_ms"].as_u64()));
+        let each = site.run("stat", &["--slots"]).good();
+        assert!(each.contains("submitted  epoch 0") && each.contains("slept on since"), "{each}");
         let text = site.run("stat", &[]).good();
         assert!(text.contains("get_page of 1663/5/16384.0 block 2") && text.contains("sleeps on it"), "{text}");
         assert!(text.contains("STOPPED by a signal") && site.stat()["communicator"]["alive"] == true, "{text}");
@@ -248,4 +250,18 @@ fn stat_shows_slots_the_communicator_and_the_oldest_request() {
     site.serve(&[]).drain();
     let text = site.run("stat", &[]).good();
     assert!(text.contains("was stopped") && !text.contains("GONE"), "{text}");
+}
+
+#[test]
+fn a_pool_must_be_a_file_of_whole_blocks() {
+    let site = Site::new();
+    let file = site.path("pool");
+    let serve = |pool: &std::path::Path| {
+        site.run("serve", &["--slots", "64", "--service", &site.store(), "--pool", &pool.display().to_string()])
+    };
+    serve(&file).failed(&["pool", "No such file"]);
+    for wrong in [0, 1, PAGE as u64 + 1] {
+        std::fs::File::create(&file).unwrap().set_len(wrong).unwrap();
+        serve(&file).failed(&["no pool of 8192 byte blocks"]);
+    }
 }

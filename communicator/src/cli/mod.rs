@@ -1,12 +1,17 @@
 //! The command line. One subcommand a file; an error is one line on stderr and exit code 1 (2 for wrong usage).
 
+mod child;
+mod content;
 mod demo;
+mod pool;
 mod region;
 mod replace;
 mod request;
 mod serve;
+mod slots;
 mod stat;
 mod target;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -38,9 +43,14 @@ enum Command {
     Demo(demo::Args),
     /// Show what a region is doing: slots by state, the oldest request, counters.
     Stat(stat::Args),
+    /// Kill and stop backends and communicators at random under full load, and prove that nothing was lost.
+    Torture(torture::Args),
     /// One backend of a demo.
     #[command(hide = true)]
     DemoBackend(demo::BackendArgs),
+    /// One backend of a torture.
+    #[command(hide = true)]
+    TortureBackend(torture::BackendArgs),
 }
 
 /// Lets `shmuring stat | head` end quietly, as Unix commands do; Rust ignores SIGPIPE by default.
@@ -53,7 +63,7 @@ fn die_with_the_pipe() {
 /// Runs a command to its exit code.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
-    if !matches!(args.command, Command::Serve(_) | Command::Demo(_)) {
+    if !matches!(args.command, Command::Serve(_) | Command::Demo(_) | Command::Torture(_)) {
         die_with_the_pipe();
     }
     let result = match args.command {
@@ -64,6 +74,8 @@ pub fn run(args: Args) -> ExitCode {
         Command::Demo(a) => demo::run(&a),
         Command::Stat(a) => stat::run(&a),
         Command::DemoBackend(a) => demo::run_backend(&a),
+        Command::Torture(a) => torture::run(&a),
+        Command::TortureBackend(a) => torture::run_backend(&a),
     };
     result.unwrap_or_else(|e| {
         eprintln!("shmuring: {e}");

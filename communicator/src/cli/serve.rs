@@ -2,7 +2,7 @@
 
 use super::region::{attach, communicator_pid, explain};
 use super::target::ServiceArg;
-use super::{replace, Failure, Outcome};
+use super::{pool, replace, Failure, Outcome};
 use crate::server::{Server, ServerOptions};
 use crate::service::PageService;
 use shmuring::communicator::Gather;
@@ -31,6 +31,12 @@ pub(super) struct Args {
     /// Where pages come from: store:DIR (pages versioned by LSN) or datadir:DIR (a PostgreSQL data directory, read-only).
     #[arg(long)]
     service: ServiceArg,
+    /// Register this file of 8 KiB blocks as pool 1, which backends that map it too may name in requests.
+    #[arg(long, value_name = "FILE")]
+    pool: Option<PathBuf>,
+    /// MiB of writes that a store gathers in memory before they become files, and that a take-over reads anew.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    memtable: u64,
     /// Kill a communicator that holds the role, and take over.
     #[arg(long)]
     replace: bool,
@@ -70,7 +76,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let runtime = runtime(args)?;
     // Before anything is held or said: whoever reads "serving" may send the signal at once.
     let mut told = runtime.block_on(async { Told::listen() })?;
-    let service = args.service.open()?;
+    let service = args.service.open(args.memtable << 20)?;
     let gather = Gather { requests: args.gather, ns: args.gather_us.saturating_mul(1000) };
     let options = ServerOptions { gather, grace: Duration::from_secs(args.grace) };
     let server = Server::start(region, service.clone(), runtime.handle().clone(), options).map_err(|e| match e {
@@ -102,11 +108,19 @@ fn role_held(args: &Args, region: &Region) -> Failure {
     format!("{path}: another communicator (pid {pid}) serves this region; stop it, or use --replace to kill it").into()
 }
 
-/// The region, for the rest of the process's life.
+/// The region and its pool, for the rest of the process's life.
 fn open(args: &Args) -> Result<&'static Region, Failure> {
+    let mut region = attach_or_create(args)?;
+    if let Some(path) = &args.pool {
+        pool::register(&mut region, path)?;
+    }
+    Ok(Box::leak(Box::new(region)))
+}
+
+fn attach_or_create(args: &Args) -> Result<Region, Failure> {
     if args.slots.is_none() && args.bounce.is_none() && args.region.exists() {
         // A take-over need not know the sizes that the region was made with.
-        return Ok(Box::leak(Box::new(attach(&args.region)?)));
+        return attach(&args.region);
     }
     let options = Options { bounce_per_slot: args.bounce.unwrap_or(4), ..Options::new(args.slots.unwrap_or(1024)) };
     let (region, created) = Region::create_named(&args.region, &options).map_err(|e| match e {
@@ -117,7 +131,7 @@ fn open(args: &Args) -> Result<&'static Region, Failure> {
         let bytes = Region::size(&options).map_err(|e| explain(&args.region, e))?;
         tracing::info!(region = %args.region.display(), bytes, "made the region");
     }
-    Ok(Box::leak(Box::new(region)))
+    Ok(region)
 }
 
 fn runtime(args: &Args) -> Result<Runtime, Failure> {

@@ -2,7 +2,7 @@
 
 use super::region::{communicator_pid, observe};
 use super::target::LsnArg;
-use super::Outcome;
+use super::{slots, Outcome};
 use serde_json::{json, Map, Value};
 use shmuring::layout::Slot;
 use shmuring::parts::Parts;
@@ -29,20 +29,31 @@ pub(super) struct Args {
     /// Print one JSON object (a line each with --every).
     #[arg(long)]
     json: bool,
+    /// Show each slot that is not idle as well.
+    #[arg(long, conflicts_with = "json")]
+    slots: bool,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
     let region = observe(&args.region)?;
     loop {
-        let now = snapshot(&region);
-        let shown = if args.json { format!("{now}\n") } else { table(&now) };
+        let shown = match (args.json, args.slots) {
+            (true, _) => format!("{}\n", snapshot(&region)),
+            (false, true) => everything(&region),
+            (false, false) => table(&snapshot(&region)),
+        };
         std::io::stdout().write_all(shown.as_bytes())?;
         let Some(seconds) = args.every else { return Ok(ExitCode::SUCCESS) };
         std::thread::sleep(Duration::from_secs(seconds.max(1)));
     }
 }
 
-/// Everything, as one object: the text form prints the same.
+/// The table and each slot that is not idle.
+pub(super) fn everything(region: &Region) -> String {
+    table(&snapshot(region)) + &slots::show(region)
+}
+
+/// The counters and states, as one object: the text form prints the same.
 fn snapshot(region: &Region) -> Value {
     let parts = region.parts();
     let header = parts.header;
@@ -111,7 +122,7 @@ fn oldest(parts: &Parts<'_>, now: u64) -> Value {
         Some((since(slot).unwrap_or(now), number, word, state))
     });
     let Some((since, number, word, state)) = candidates.min_by_key(|(since, ..)| *since) else { return Value::Null };
-    let request = look_at_request(parts, number);
+    let request = parts.slots.get(number as usize).map_or_else(RawRequest::default, slots::request);
     let RelTag { spc_oid, db_oid, rel_number, fork } = request.rel();
     let (first, lsn) = (request.block, request.lsn);
     json!({
@@ -125,16 +136,6 @@ fn oldest(parts: &Parts<'_>, now: u64) -> Value {
         "block": first,
         "lsn": LsnArg(lsn).to_string(),
     })
-}
-
-/// The request bytes, for display: they may change while we read.
-#[allow(unsafe_code)]
-fn look_at_request(parts: &Parts<'_>, number: u32) -> RawRequest {
-    // SAFETY: mapped; every bit pattern is a value, and a torn one shows a wrong line, no more.
-    parts
-        .slots
-        .get(number as usize)
-        .map_or_else(RawRequest::default, |s| s.request.with(|p| unsafe { p.read_volatile() }))
 }
 
 fn owners(parts: &Parts<'_>) -> Value {

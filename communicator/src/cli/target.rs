@@ -95,11 +95,12 @@ impl std::fmt::Display for ServiceArg {
 }
 
 impl ServiceArg {
-    /// Opens the service.
-    pub(super) fn open(&self) -> Result<Arc<dyn PageService>, Failure> {
+    /// Opens the service; a store gathers so many bytes of writes in memory.
+    pub(super) fn open(&self, memtable_bytes: u64) -> Result<Arc<dyn PageService>, Failure> {
         Ok(match self {
             Self::Store(dir) => {
-                Arc::new(Store::open(dir, StoreOptions::default()).map_err(|e| format!("{self}: {e}"))?)
+                let options = StoreOptions { memtable_bytes, ..StoreOptions::default() };
+                Arc::new(Store::open(dir, options).map_err(|e| format!("{self}: {e}"))?)
             }
             Self::DataDir(dir) => {
                 Arc::new(DataDir::open(dir, &DataDirOptions::default()).map_err(|e| format!("{self}: {e}"))?)

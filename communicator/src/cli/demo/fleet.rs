@@ -1,5 +1,6 @@
 //! The processes of a demo: a communicator that is restarted when it dies, and backends that get successors when they do.
 
+use super::super::child::{self, Communicator};
 use super::super::region::attach;
 use super::super::Failure;
 use super::report::Report;
@@ -11,16 +12,12 @@ use shmuring::communicator::ServerLife;
 use shmuring::region::Region;
 use shmuring::stats::{OwnerCounter, RoleCounter};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::fs::{File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How long the communicator may take to come up, or to drain.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything a demo has running, and where.
 pub(super) struct Fleet {
@@ -32,8 +29,7 @@ pub(super) struct Fleet {
     region: &'static Region,
     service: String,
     slots: u32,
-    communicator: Child,
-    restarts: u32,
+    communicator: Communicator,
     /// The demo is the server: it holds the life of the region.
     _life: ServerLife,
     interrupted: Arc<AtomicBool>,
@@ -66,16 +62,16 @@ impl Fleet {
         };
         // A few slots more for the demo itself.
         let slots = args.backends * args.depth + 8;
-        let mut communicator = spawn_communicator(&dir, &region_path, slots, &service)?;
-        let ready = wait_for_role(&region_path, &mut communicator, &dir).and_then(|()| attach(&region_path)).and_then(
-            |region| {
-                ServerLife::begin(&region, u64::from(std::process::id())).map(|l| (region, l)).map_err(Failure::from)
-            },
-        );
+        let sizes = ["--slots".into(), slots.to_string().into(), "--bounce".into(), BOUNCE.to_string().into()];
+        let serve = sizes.into_iter().chain(["--service".into(), service.clone().into()]).collect();
+        let mut communicator = Communicator::start(&region_path, &dir.join("communicator.log"), serve)?;
+        let ready = communicator.wait_for_role().and_then(|()| attach(&region_path)).and_then(|region| {
+            ServerLife::begin(&region, u64::from(std::process::id())).map(|l| (region, l)).map_err(Failure::from)
+        });
         let (region, life) = match ready {
             Ok(ready) => ready,
             Err(e) => {
-                let _ = communicator.kill();
+                drop(communicator);
                 let _ = Region::unlink(&region_path);
                 return Err(e);
             }
@@ -89,7 +85,6 @@ impl Fleet {
             service,
             slots,
             communicator,
-            restarts: 0,
             _life: life,
             interrupted,
         };
@@ -141,7 +136,7 @@ impl Fleet {
                 } else {
                     post.done = true;
                     if !status.success() {
-                        let said = last_line(&self.dir.join("backends.log"));
+                        let said = child::last_line(&self.dir.join("backends.log"));
                         failed.push(format!("backend {} ended with {status}: {said}", post.index));
                     }
                 }
@@ -162,13 +157,13 @@ impl Fleet {
             depth: args.depth,
             service: self.service.clone(),
             backends_killed: killed,
-            communicator_restarts: self.restarts,
+            communicator_restarts: self.communicator.restarts(),
         })
     }
 
     fn spawn_backend(&self, args: &Args, index: u32, attempt: u32, until: Instant) -> Result<Child, Failure> {
         let left = until.saturating_duration_since(Instant::now());
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = child::command(&self.dir.join("backends.log"))?;
         command.arg("demo-backend").arg("--region").arg(&self.region_path).arg("--dir").arg(&self.dir);
         if let Some(root) = &args.pgdata {
             command.arg("--pgdata").arg(root);
@@ -178,9 +173,7 @@ impl Fleet {
         }
         command.arg("--milliseconds").arg(left.as_millis().to_string());
         command.arg("--tally").arg(self.tally_path(index, attempt));
-        let child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log(&self.dir, "backends.log")?).spawn()?;
-        Ok(child)
+        Ok(command.spawn()?)
     }
 
     fn tally_path(&self, index: u32, attempt: u32) -> PathBuf {
@@ -206,33 +199,20 @@ impl Fleet {
 
     /// Restarts a communicator that died.
     fn watch_communicator(&mut self) -> Result<(), Failure> {
-        if let Some(status) = self.communicator.try_wait()? {
-            eprintln!("the communicator ended with {status}: starting another");
-            self.restarts += 1;
-            self.communicator = spawn_communicator(&self.dir, &self.region_path, self.slots, &self.service)?;
+        if let Some(status) = self.communicator.watch()? {
+            eprintln!("the communicator ended with {status}: started another");
         }
         Ok(())
     }
 
     /// SIGTERM, and it must drain and exit 0.
-    #[allow(unsafe_code)]
     fn stop_communicator(&mut self, tally: &mut Tally) -> Result<(), Failure> {
         self.watch_communicator()?;
-        wait_for_role(&self.region_path, &mut self.communicator, &self.dir)?;
-        // SAFETY: a signal to a child that has not been waited for, so the pid is its own.
-        unsafe { libc::kill(self.communicator.id() as i32, libc::SIGTERM) };
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.communicator.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => {
-                    tally.error(format!("the communicator did not drain: {status}"));
-                    return Ok(());
-                }
-                None if Instant::now() > deadline => return Err("the communicator does not stop".into()),
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
+        let status = self.communicator.stop()?;
+        if !status.success() {
+            tally.error(format!("the communicator did not drain: {status}"));
         }
+        Ok(())
     }
 
     fn counters(&self) -> Counters {
@@ -255,8 +235,6 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        let _ = self.communicator.kill();
-        let _ = self.communicator.wait();
         let _ = Region::unlink(&self.region_path);
     }
 }
@@ -308,40 +286,5 @@ impl Progress {
             self.shown = Instant::now();
             self.last = finished;
         }
-    }
-}
-
-fn last_line(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().last().unwrap_or("it said nothing").to_string()
-}
-
-fn log(dir: &Path, name: &str) -> Result<File, Failure> {
-    Ok(OpenOptions::new().create(true).append(true).open(dir.join(name))?)
-}
-
-fn spawn_communicator(dir: &Path, region: &Path, slots: u32, service: &str) -> Result<Child, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("serve").arg("--region").arg(region).arg("--slots").arg(slots.to_string());
-    command.arg("--bounce").arg(BOUNCE.to_string()).arg("--service").arg(service);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log(dir, "communicator.log")?).spawn()?;
-    Ok(child)
-}
-
-/// Waits until a communicator holds the role; shows its log if it ends instead.
-fn wait_for_role(region: &Path, communicator: &mut Child, dir: &Path) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if Region::observe(region).is_ok_and(|r| r.liveness().role_held()) {
-            return Ok(());
-        }
-        if let Some(status) = communicator.try_wait()? {
-            let said = std::fs::read_to_string(dir.join("communicator.log")).unwrap_or_default();
-            return Err(format!("the communicator ended with {status}:\n{said}").into());
-        }
-        if Instant::now() > deadline {
-            return Err("the communicator does not come up".into());
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

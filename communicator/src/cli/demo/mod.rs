@@ -4,11 +4,10 @@
 //! |---|---|
 //! | `fleet` | starts, watches and restarts the communicator and the backends |
 //! | `driver` | a backend's requests in flight |
-//! | `pages`, `content`, `ledger` | the workload on a store, its self-describing pages, what was acknowledged |
+//! | `pages`, `ledger` | the workload on a store, what was acknowledged |
 //! | `scan` | the workload on a data directory |
 //! | `tally`, `report` | counts, and how they are shown |
 
-mod content;
 mod driver;
 mod fleet;
 mod ledger;

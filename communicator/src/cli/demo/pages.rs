@@ -1,8 +1,8 @@
 //! The workload on a `store`: a relation that all backends read, and one each that it writes and the others read as well.
 
+use super::super::content;
 use super::super::Failure;
 use super::call;
-use super::content;
 use super::driver::{Plan, Workload};
 use super::ledger::{Ledger, MAX_BLOCKS};
 use super::tally::Tally;
