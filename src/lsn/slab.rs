@@ -161,6 +161,7 @@ impl<const N: usize> List<N> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
