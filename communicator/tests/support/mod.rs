@@ -100,7 +100,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(o: Output) -> Self {
+    pub fn of(o: Output) -> Self {
         let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
         Self { code: o.status.code(), out: text(o.stdout), err: text(o.stderr) }
     }

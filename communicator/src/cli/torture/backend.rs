@@ -37,6 +37,8 @@ pub(in super::super) struct BackendArgs {
     #[arg(long)]
     depth: u32,
     #[arg(long)]
+    patience: u32,
+    #[arg(long)]
     seed: u64,
 }
 
@@ -49,7 +51,7 @@ pub(in super::super) fn run(args: &BackendArgs) -> Outcome {
     let backend = attach_range(args, &region)?;
     let mut log = Writer::open(&args.log, args.incarnation)?;
     log.put(Record { a: std::process::id().into(), ..Record::new(Kind::Start) });
-    let mut session = Session::new(&region, backend, log);
+    let mut session = Session::new(&region, backend, log, args.patience * 1000);
     let seed = args.seed ^ u64::from(args.incarnation) << 32 ^ u64::from(args.post) << 56;
     let mut mix = Mix::new(args.post, args.posts, args.depth, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), told);
     let result = session.settle().and_then(|()| session.run(&mut mix));

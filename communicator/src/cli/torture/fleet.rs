@@ -8,7 +8,7 @@ use super::checker::{Past, Summary};
 use super::log::Writer;
 use super::plan::{Blow, Schedule};
 use super::watchdog::{lock, Heart, Living};
-use super::{checker, mix, sweep, Args};
+use super::{checker, mix, sweep, watchdog, Args};
 use crate::service::PAGE_SIZE;
 use shmuring::backend::Wait;
 use shmuring::communicator::ServerLife;
@@ -28,7 +28,7 @@ pub(super) const OWN_SLOTS: u32 = 8;
 /// How long a child may take for what it was told.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nothing may move at all.
-const HANG: Duration = Duration::from_secs(120);
+const HANG: Duration = Duration::from_secs(180);
 
 /// One range of slots, and the process that owns it now.
 struct Post {
@@ -64,6 +64,7 @@ pub(super) struct Fleet {
 struct Sizes {
     backends: u32,
     depth: u32,
+    patience: u32,
     seed: u64,
 }
 
@@ -111,7 +112,8 @@ impl Fleet {
         life.settle(region, &Wait::for_ms(10_000))?;
         sweep::seed(region, args.backends)?;
         let (heart, living) = (Heart::default(), Living::default());
-        heart.watch(HANG, region, living.clone());
+        let known = living.clone();
+        heart.watch(HANG, move || watchdog::give_up(region, &known));
         lock(&living).push(this.communicator.pid());
         let signals = Writer::open(&dir.join("signals"), 0)?;
         Ok(Self {
@@ -127,7 +129,7 @@ impl Fleet {
             schedule: Schedule::new(seed, args.backends, args.rate, args.kills, args.communicator_kills),
             heart,
             living,
-            args: Sizes { backends: args.backends, depth: args.depth, seed },
+            args: Sizes { backends: args.backends, depth: args.depth, patience: args.patience, seed },
             killed: (0, 0),
             _life: life,
             interrupted,
@@ -323,6 +325,7 @@ impl Fleet {
             ("--posts", self.args.backends.into()),
             ("--incarnation", incarnation.into()),
             ("--depth", self.args.depth.into()),
+            ("--patience", self.args.patience.into()),
             ("--seed", self.args.seed),
         ];
         for (name, value) in numbers {

@@ -25,10 +25,10 @@ pub(super) enum Kind {
     Looked,
     /// A leftover was settled. `slot`, `generation`, its request; `code`: fate and errno, `a`: value.
     Leftover,
-    /// No leftover is left.
+    /// No leftover is left. `code`: ms that each might take.
     Settled,
     /// About to be submitted. `id`, `slot`, `generation`, `opcode`, `rel`, `block`, `count`, `pool`; `a`: LSN,
-    /// `b`: hash of the page to be written, `code`: deadline in ms after `time`.
+    /// `b`: hash of the page to be written, `code`: deadline in ms after `time`, and [`MAY_EXPIRE`].
     Asked,
     /// Everything up to `id` was submitted.
     Submitted,
@@ -81,6 +81,9 @@ impl Kind {
         ALL.iter().copied().find(|k| *k as u8 == n)
     }
 }
+
+/// In `code` of [`Kind::Asked`]: it may be given up at its deadline.
+pub(super) const MAY_EXPIRE: u32 = 1 << 31;
 
 /// What a cancel came to, in `code` of [`Kind::CancelReturned`].
 pub(super) mod cancel {

@@ -116,8 +116,7 @@ impl Mix {
             0..=3 => plan.cancel_after = Some(0),
             4..=9 => plan.cancel_after = Some(u64::from(self.random.below(300_000))),
             10..=13 => {
-                plan.patience_ms = 1 + self.random.below(20);
-                plan.may_expire = true;
+                plan.expires_ms = Some(1 + self.random.below(20));
             }
             _ => {}
         }

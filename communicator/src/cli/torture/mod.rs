@@ -59,6 +59,9 @@ pub(super) struct Args {
     /// Kills of a round, after which all logs are checked and removed.
     #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     round: u32,
+    /// Seconds after which a request without an answer is lost.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    patience: u32,
     /// Leave the store and the logs in this directory, which must be empty or missing, instead of a temporary one.
     #[arg(long)]
     dir: Option<PathBuf>,

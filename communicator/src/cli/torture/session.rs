@@ -3,7 +3,7 @@
 use super::super::pool::POOL;
 use super::super::Failure;
 use super::buffers::{Blocks, POOL_PER_SLOT};
-use super::log::{cancel, fate, Kind, Record, Writer};
+use super::log::{cancel, fate, Kind, Record, Writer, MAY_EXPIRE};
 use shmuring::backend::{Backend, Cancelled, Fate, Leftover, SlotRef, Wait};
 use shmuring::buffers::BOUNCE;
 use shmuring::clock;
@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// How long a request may take that is not meant to be given up, in ms.
+/// How long the requests of the parent itself may take, in ms.
 pub(super) const PATIENCE_MS: u32 = 30_000;
 /// How long a cancel may take: a communicator that is stopped while it copies into a registered buffer holds it up (R6).
 const CANCEL_MS: u64 = 20_000;
@@ -37,9 +37,9 @@ pub(super) struct Plan {
     pub(super) image: Vec<u8>,
     /// Where its pages are: BOUNCE or POOL.
     pub(super) pool: u16,
-    pub(super) patience_ms: u32,
-    /// At the deadline it is given up, and the communicator may give it up as well; else the test has failed then.
-    pub(super) may_expire: bool,
+    /// It is given up after so many ms, and the communicator may give it up as well. `None`: if it is not answered
+    /// within the patience of the session, the test has failed.
+    pub(super) expires_ms: Option<u32>,
     /// Cancelled if it is not complete after so many ns.
     pub(super) cancel_after: Option<u64>,
 }
@@ -55,8 +55,7 @@ impl Plan {
             lsn: 0,
             image: Vec::new(),
             pool: BOUNCE,
-            patience_ms: PATIENCE_MS,
-            may_expire: false,
+            expires_ms: None,
             cancel_after: None,
         }
     }
@@ -67,9 +66,7 @@ impl Plan {
         if self.opcode == Opcode::GetPageAt {
             r.request_lsn = Some(self.lsn);
         }
-        if self.may_expire {
-            r.deadline = Some(deadline);
-        }
+        r.deadline = self.expires_ms.map(|_| deadline);
         r.buffers = match (self.opcode.fills_buffers(), self.opcode.takes_images()) {
             (false, false) => Buffers::None,
             _ if self.pool == POOL => Buffers::Pool(POOL, indexes),
@@ -97,18 +94,16 @@ struct Flight {
     at: SlotRef,
     plan: Plan,
     asked: u64,
-    expired: bool,
+    deadline: u64,
+    /// A cancel found it complete.
+    complete: bool,
 }
 
 impl Flight {
-    fn deadline(&self) -> u64 {
-        self.asked + u64::from(self.plan.patience_ms) * 1_000_000
-    }
-
     /// When something is to be done about it if no answer comes.
     fn due(&self) -> u64 {
         let cancel = self.plan.cancel_after.map_or(u64::MAX, |ns| self.asked + ns);
-        cancel.min(self.deadline())
+        cancel.min(self.deadline)
     }
 }
 
@@ -133,15 +128,16 @@ pub(super) struct Session<'r> {
     watched: Vec<Watched>,
     next_id: u32,
     cursor: u32,
+    patience_ms: u32,
     /// Since when neither a slot was free nor a request out.
     stuck: Option<u64>,
 }
 
 impl<'r> Session<'r> {
-    pub(super) fn new(region: &'r Region, backend: Backend<'r>, log: Writer) -> Self {
+    pub(super) fn new(region: &'r Region, backend: Backend<'r>, log: Writer, patience_ms: u32) -> Self {
         let blocks = Blocks::new(region);
         let (flying, watched) = (Vec::new(), Vec::new());
-        Self { region, backend, log, blocks, flying, watched, next_id: 1, cursor: 0, stuck: None }
+        Self { region, backend, log, blocks, flying, watched, next_id: 1, cursor: 0, patience_ms, stuck: None }
     }
 
     fn slots(&self) -> Range<u32> {
@@ -169,14 +165,14 @@ impl<'r> Session<'r> {
         self.log.put(Record::new(Kind::Looked));
         self.log.flush()?;
         loop {
-            match self.backend.next_leftover(&Wait::for_ms(PATIENCE_MS.into())) {
+            match self.backend.next_leftover(&Wait::for_ms(self.patience_ms.into())) {
                 Err(Error::Interrupted) => {}
                 Err(e) => return Err(format!("settling leftovers: {e}").into()),
                 Ok(None) => break,
                 Ok(Some(leftover)) => self.note_leftover(&leftover)?,
             }
         }
-        self.log.put(Record::new(Kind::Settled));
+        self.log.put(Record { code: self.patience_ms, ..Record::new(Kind::Settled) });
         self.log.flush()
     }
 
@@ -236,7 +232,7 @@ impl<'r> Session<'r> {
         let since = *self.stuck.get_or_insert(now);
         if did > 0 {
             self.stuck = None;
-        } else if now - since > u64::from(PATIENCE_MS) * 1_000_000 {
+        } else if now - since > u64::from(self.patience_ms) * 1_000_000 {
             return Err("cancelled slots do not come back".into());
         } else {
             std::thread::sleep(Duration::from_micros(100));
@@ -267,7 +263,8 @@ impl<'r> Session<'r> {
             if plan.pool == POOL && plan.opcode.takes_images() {
                 self.blocks.put_image(indexes.first().copied().unwrap_or(0), &plan.image);
             }
-            let deadline = asked + u64::from(plan.patience_ms) * 1_000_000;
+            let patience = plan.expires_ms.unwrap_or(self.patience_ms);
+            let deadline = asked + u64::from(patience) * 1_000_000;
             let filled = self.backend.fill(slot, &plan.request(&indexes, deadline));
             let at = filled.map_err(|e| format!("fill of {}: {e}", plan.opcode.name()))?;
             let id = self.next_id;
@@ -284,12 +281,12 @@ impl<'r> Session<'r> {
                 generation: at.generation,
                 rel: plan.rel,
                 block: plan.block,
-                code: plan.patience_ms,
+                code: patience | if plan.expires_ms.is_some() { MAY_EXPIRE } else { 0 },
                 a: plan.lsn,
                 b: if plan.image.is_empty() { 0 } else { xxh3_64(&plan.image) },
                 ..Record::new(Kind::Asked)
             });
-            self.flying.push(Flight { id, at, plan, asked, expired: false });
+            self.flying.push(Flight { id, at, plan, asked, deadline, complete: false });
         }
         let refs: Vec<SlotRef> = self.flying.iter().skip(first).map(|f| f.at).collect();
         if !refs.is_empty() {
@@ -367,14 +364,14 @@ impl<'r> Session<'r> {
         while i < self.flying.len() {
             let now = clock::now();
             let flight = &self.flying[i];
-            if flight.expired || flight.due() > now || self.backend.poll(flight.at)? {
+            if flight.complete || flight.due() > now || self.backend.poll(flight.at)? {
                 i += 1;
                 continue;
             }
-            if flight.deadline() <= now {
+            if flight.deadline <= now {
                 let id = flight.id;
                 self.log.put(Record { id, code: libc::ETIMEDOUT as u32, ..Record::new(Kind::GaveUp) });
-                if !flight.plan.may_expire {
+                if flight.plan.expires_ms.is_none() {
                     self.log.flush()?;
                     let (op, slot) = (flight.plan.opcode.name(), flight.at.slot);
                     return Err(format!("request {id}, {op} in slot {slot}, was not answered by its deadline").into());
@@ -385,8 +382,7 @@ impl<'r> Session<'r> {
                 work.cancelled(&flight.plan);
                 gone += 1;
             } else {
-                // Its answer has come.
-                self.flying[i].expired = true;
+                self.flying[i].complete = true;
                 i += 1;
             }
         }

@@ -6,7 +6,7 @@ use super::checker::Write;
 use super::fleet::OWN_SLOTS;
 use super::log::{Kind, Record, Writer};
 use super::mix::{own, scratch, MAX_VECTOR, SHARED, SHARED_BLOCKS};
-use super::session::{rel, Plan, Session, Work};
+use super::session::{rel, Plan, Session, Work, PATIENCE_MS};
 use crate::service::store::{Store, StoreOptions};
 use crate::service::{ReadLsn, ServiceError, PAGE_SIZE};
 use shmuring::backend::{Backend, Wait};
@@ -70,7 +70,7 @@ pub(super) fn through_the_ring(
     unread: Vec<Write>,
 ) -> Result<(), Failure> {
     let log = Writer::open(&logs.join("sweep"), 0)?;
-    let mut session = Session::new(region, own_range(region)?, log);
+    let mut session = Session::new(region, own_range(region)?, log, PATIENCE_MS);
     session.log.put(Record { a: std::process::id().into(), ..Record::new(Kind::Start) });
     session.settle()?;
     let sizes = relations.paged().map(|r| Plan::new(Opcode::RelSize, r, 0, 0));
@@ -164,7 +164,7 @@ impl Direct {
         let (id, count) = (self.id, u8::from(opcode.fills_buffers()));
         let asked =
             Record { opcode: opcode as u8, count, id, slot: id, rel, block, a: lsn, ..Record::new(Kind::Asked) };
-        self.log.put(Record { code: super::session::PATIENCE_MS, ..asked });
+        self.log.put(Record { code: PATIENCE_MS, ..asked });
         let (code, a) = found.map_or_else(|e| (e.errno.unsigned_abs(), 0), |value| (0, value));
         self.log.put(Record { id, slot: id, code, a, ..Record::new(Kind::Got) });
         if code == 0 && opcode.fills_buffers() {

@@ -44,7 +44,7 @@ pub(super) fn read(dir: &Path, faults: &mut Faults) -> Result<Logs, Failure> {
 fn processes(name: &str, records: &[Record], torn: &[usize], faults: &mut Faults) -> Vec<Vec<Record>> {
     let starts = |i: usize| records.get(i).is_none_or(|r| r.kind == Kind::Start);
     for at in torn.iter().filter(|at| !starts(**at)) {
-        faults.add(format_args!("{name}: a record is damaged before record {at}, in the middle of a process"));
+        faults.add(format_args!("(log) {name}: a record is damaged before record {at}, in the middle of a process"));
     }
     let mut all: Vec<Vec<Record>> = Vec::new();
     for record in records {
@@ -53,12 +53,12 @@ fn processes(name: &str, records: &[Record], torn: &[usize], faults: &mut Faults
                 let expected = current.len() as u16;
                 let first = current.first().map_or(0, |r| r.incarnation);
                 if record.seq != expected || record.incarnation != first {
-                    faults.add(format_args!("{name}: record {} where {expected} of {first} is due", record.seq));
+                    faults.add(format_args!("(log) {name}: record {} where {expected} of {first} is due", record.seq));
                 }
                 current.push(*record);
             }
             _ if record.kind == Kind::Start && record.seq == 0 => all.push(vec![*record]),
-            _ => faults.add(format_args!("{name}: a log begins with {:?} {}", record.kind, record.seq)),
+            _ => faults.add(format_args!("(log) {name}: a log begins with {:?} {}", record.kind, record.seq)),
         }
     }
     all

@@ -18,12 +18,12 @@ mod tests;
 
 use super::super::Failure;
 use registers::Registers;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::path::Path;
 
-/// Most faults that are described.
-const SHOWN: usize = 20;
+/// Most faults of a kind that are described.
+const SHOWN: u64 = 8;
 
 /// A page that was written: this version of this block, at this LSN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,25 +45,38 @@ pub(super) enum Key {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Past(HashMap<Key, u64>);
 
-/// What was wrong.
+/// What was wrong, by kind: (a) to (e), or damage to a log itself.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     shown: Vec<String>,
-    count: u64,
+    counts: BTreeMap<String, u64>,
 }
 
 impl Faults {
+    /// Each begins with its kind, as `(a)`.
     fn add(&mut self, what: impl Display) {
-        self.count += 1;
-        if self.shown.len() < SHOWN {
-            self.shown.push(what.to_string());
+        let what = what.to_string();
+        let count = self.counts.entry(what.split(' ').next().unwrap_or_default().to_string()).or_default();
+        *count += 1;
+        if *count <= SHOWN {
+            self.shown.push(what);
         }
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        if self.counts.is_empty() {
+            return Ok(());
+        }
+        let counts: Vec<_> = self.counts.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+        Err(format!("the logs show faults: {}\n  {}", counts.join(", "), self.shown.join("\n  ")))
     }
 }
 
 /// What was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
+    pub(super) processes: u64,
+    pub(super) killed_at_work: u64,
     pub(super) requests: u64,
     pub(super) answers: u64,
     pub(super) pages: u64,
@@ -78,6 +91,8 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn add(&mut self, other: &Self) {
+        self.processes += other.processes;
+        self.killed_at_work += other.killed_at_work;
         self.requests += other.requests;
         self.answers += other.answers;
         self.pages += other.pages;
@@ -94,8 +109,10 @@ impl Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} requests, {} answers, {} pages, {} leftovers, {} cancelled ({} at their deadline), {} canaries, {} \
+            "{} processes ({} killed at work), {} requests, {} answers, {} pages, {} leftovers, {} cancelled ({} at their deadline), {} canaries, {} \
              acknowledged writes ({} read while the newest, all read from the store)",
+            self.processes,
+            self.killed_at_work,
             self.requests,
             self.answers,
             self.pages,
@@ -141,10 +158,7 @@ impl Round {
     /// The verdict; what the next round begins with.
     pub(super) fn judge(mut self) -> Result<(Summary, Past), Failure> {
         self.registers.judge(&mut self.faults, &mut self.summary);
-        if self.faults.count > 0 {
-            let (n, shown) = (self.faults.count, self.faults.shown.join("\n  "));
-            return Err(format!("the logs show {n} faults:\n  {shown}").into());
-        }
+        self.faults.verdict()?;
         Ok((self.summary, Past(self.registers.last_stored())))
     }
 }

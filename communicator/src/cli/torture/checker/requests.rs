@@ -1,7 +1,6 @@
 //! Each request by itself: answered exactly once, in time, by an answer that is its own; cancelled buffers stay.
 
-use super::super::log::{cancel, fate, Kind, Record};
-use super::super::session::PATIENCE_MS;
+use super::super::log::{cancel, fate, Kind, Record, MAY_EXPIRE};
 use super::load::{Post, Stops};
 use super::registers::{Ran, Registers};
 use super::{Faults, Summary};
@@ -36,11 +35,11 @@ impl Story {
     }
 
     fn deadline(&self) -> u64 {
-        self.asked.time + u64::from(self.asked.code) * 1_000_000
+        self.asked.time + u64::from(self.asked.code & !MAY_EXPIRE) * 1_000_000
     }
 
     fn may_expire(&self) -> bool {
-        self.asked.code < PATIENCE_MS
+        self.asked.code & MAY_EXPIRE != 0
     }
 
     fn is_cancelled(&self) -> bool {
@@ -128,7 +127,7 @@ impl Digest<'_> {
                 Kind::Settled => {
                     arrival.settled = true;
                     let since = arrival.looked.unwrap_or(r.time);
-                    self.in_time(None, number, since, since + u64::from(PATIENCE_MS) * 1_000_000, r.time, "settled");
+                    self.in_time(None, number, since, since + u64::from(r.code) * 1_000_000, r.time, "settled");
                 }
                 Kind::End => arrival.ended = true,
                 Kind::Leftover => self.leftover(r),
@@ -158,6 +157,8 @@ impl Digest<'_> {
                 },
             }
         }
+        summary.processes += 1;
+        summary.killed_at_work += u64::from(!arrival.ended && !ids.is_empty());
         self.arrivals.push(arrival);
     }
 
