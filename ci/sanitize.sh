@@ -90,7 +90,7 @@ else
     must_report thread planted_race_of_a_request_changed_after_its_submit "$race" 'request::RawRequest'
     while read -r name _; do
         case $name in
-            region | region_refused | properties) ;;    # no threads that meet
+            shmuring | region | region_refused | properties) ;;    # no threads that meet
             # A peer that breaks the protocol races on purpose.
             hostile) run thread "$name" --skip random_bytes_panic_and_hang_nobody_and_calm_brings_service_back ;;
             # ThreadSanitizer holds a signal back until the thread makes a call that it knows; a futex is none.
