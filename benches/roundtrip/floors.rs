@@ -24,6 +24,7 @@ pub fn serve(board: &Shared, order: u64, serve: Serve) {
         Serve::OneLine => serve_lines(board, order, std::slice::from_ref(&board.one)),
         Serve::OneLineMailbox => serve_lines(board, order, &board.requests),
         Serve::TwoLine => serve_pairs(board, order, 1),
+        Serve::Queue => serve_queue(board, order),
         _ => serve_pairs(board, order, DEPTH),
     }
 }
@@ -66,6 +67,26 @@ fn serve_pairs(board: &Shared, order: u64, n: usize) {
     }
 }
 
+fn serve_queue(board: &Shared, order: u64) {
+    let mut i = 0;
+    loop {
+        let cell = &board.requests[i].0;
+        let mut idle = 0;
+        let mut v = cell.load(Acquire);
+        while v == 0 {
+            idle += 1;
+            if idle % LOOK == 0 && board.is_over(order) {
+                return;
+            }
+            v = cell.load(Acquire);
+        }
+        cell.store(0, Release);
+        let slot = &board.completions[(v as usize - 1) % DEPTH].0;
+        slot.store(answer(slot.load(Relaxed)), Release);
+        i = (i + 1) % DEPTH;
+    }
+}
+
 /// Zeroes the lines, so that every floor starts from the same; no server is at them.
 fn clear(board: &Shared) {
     board.order(Serve::Nothing, || {});
@@ -96,6 +117,33 @@ pub fn two_line(board: &Shared) -> f64 {
         request.store(i + 1, Release);
         while completion.load(Acquire) != answer(i + 1) {}
     })
+}
+
+/// The least that a queue of slot numbers costs, ns a request: the request is written in its slot, the slot's number in
+/// the queue, the answer in the slot. No tickets, no states, one producer.
+pub fn queue(board: &Shared, depth: usize) -> f64 {
+    clear(board);
+    board.order(Serve::Queue, || {});
+    let mut cell = 0;
+    let mut ask = |slot: usize, v: u64| {
+        board.completions[slot].0.store(v, Relaxed);
+        board.requests[cell].0.store(slot as u64 + 1, Release);
+        cell = (cell + 1) % DEPTH;
+    };
+    let wait = |slot: usize, v: u64| while board.completions[slot].0.load(Acquire) != answer(v) {};
+    (0..depth).for_each(|slot| ask(slot, 1));
+    let mut lap = 1;
+    let ns = median(|| {
+        for _ in 0..CHUNK / depth as u64 {
+            for slot in 0..depth {
+                wait(slot, lap);
+                ask(slot, lap + 1);
+            }
+            lap += 1;
+        }
+    });
+    (0..depth).for_each(|slot| wait(slot, lap));
+    ns
 }
 
 /// One probe of a pipelined floor, ns a request.

@@ -22,8 +22,8 @@ struct Options {
 }
 
 fn options() -> Options {
-    let mut o =
-        Options { samples: 31, ms: 20, limits: Limits { one_core: 80.0, slow_line: 150.0 }, assert: false, only: None };
+    let limits = Limits { one_core: 80.0, slow_line: 150.0, far_cores: 400.0 };
+    let mut o = Options { samples: 31, ms: 20, limits, assert: false, only: None };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("{arg} needs a number"));
@@ -32,12 +32,13 @@ fn options() -> Options {
             "--ms" => o.ms = number() as u64,
             "--one-core-ns" => o.limits.one_core = number(),
             "--slow-line-ns" => o.limits.slow_line = number(),
+            "--far-cores-ns" => o.limits.far_cores = number(),
             "--assert" => o.assert = true,
             "--only" => o.only = args.next(),
             // cargo's own.
             "--bench" => {}
             other => {
-                panic!("unknown option {other}: --samples N, --ms N, --one-core-ns N, --only PART-OF-NAME, --assert")
+                panic!("unknown option {other}: --samples N, --ms N, --one-core-ns N, --slow-line-ns N, --far-cores-ns N, --only PART, --assert")
             }
         }
     }
@@ -111,7 +112,7 @@ impl Bench<'_> {
 }
 
 /// Every workload. The first two names carry the bars.
-const WORKLOADS: [(&str, Workload); 14] = [
+const WORKLOADS: [(&str, Workload); 16] = [
     ("one_in_flight", |b| b.one_by_one(Ask::Nop)),
     ("in_flight_32", |b| b.pipelined(Ask::Nop, 1)),
     ("in_flight_32_batch_8", |b| b.pipelined(Ask::Nop, 8)),
@@ -123,6 +124,8 @@ const WORKLOADS: [(&str, Workload); 14] = [
     ("read_copied_32", |b| b.pipelined(Ask::ReadCopied, 1)),
     ("floor_mailbox_one_line_32", |b| floors::mailbox(&b.board, Serve::OneLineMailbox)),
     ("floor_mailbox_two_line_32", |b| floors::mailbox(&b.board, Serve::TwoLineMailbox)),
+    ("floor_queue_one_in_flight", |b| floors::queue(&b.board, 1)),
+    ("floor_queue_32", |b| floors::queue(&b.board, DEPTH)),
     ("pipe_spin_one_in_flight", |b| b.peer(Serve::PipeSpin, 1)),
     ("pipe_futex_one_in_flight", |b| b.peer(Serve::Pipe, 1)),
     ("pipe_futex_32", |b| b.peer(Serve::Pipe, DEPTH)),

@@ -61,6 +61,8 @@ pub enum Serve {
     OneLineMailbox,
     /// As `TwoLine`, over [`DEPTH`] pairs in order.
     TwoLineMailbox,
+    /// Takes numbers of lines of `completions` from the lines of `requests`, in order, and answers in place.
+    Queue,
     /// The library: reap, answer at once.
     Ring,
     /// The library, sleeping when idle.
@@ -75,7 +77,8 @@ pub enum Serve {
 impl Serve {
     fn of(order: u64) -> Self {
         use Serve::*;
-        let all = [Nothing, OneLine, TwoLine, OneLineMailbox, TwoLineMailbox, Ring, RingOrPark, Pipe, PipeSpin, Exit];
+        let all =
+            [Nothing, OneLine, TwoLine, OneLineMailbox, TwoLineMailbox, Queue, Ring, RingOrPark, Pipe, PipeSpin, Exit];
         all.into_iter().find(|s| *s as u64 == order & 0xFF).expect("an order names something to serve")
     }
 }
