@@ -210,3 +210,31 @@ fn a_mutation_is_cancelled_only_while_nobody_has_claimed_it() {
     b.wait(claimed, &Wait::for_ms(SOON_MS)).unwrap();
     assert!(b.finish(claimed).unwrap().is_ok());
 }
+
+#[test]
+fn a_mutation_that_is_forgotten_gives_its_slot_back_when_it_is_over() {
+    let site = Site::new("forgotten", 4);
+    let mut b = site.backend(0, 1);
+    let board = site.board;
+    let _c = site.communicator(State::Processing, move |claim| {
+        if board.add(HELD) == 0 {
+            board.wait(RELEASE, 1);
+        }
+        answer(claim);
+    });
+    let soon = Wait::for_ms(200);
+    assert_eq!(b.call(&Request::new(Opcode::Create, REL), &soon, &mut []).err(), Some(Error::TimedOut));
+    assert_eq!(b.free_slot(), Err(Error::NoFreeSlot));
+    assert_eq!(b.wait_free(&Wait::for_ms(50)), Err(Error::TimedOut));
+    site.board.set(RELEASE, 1);
+    assert_eq!(b.wait_free(&Wait::for_ms(SOON_MS)), Ok(0));
+    // The next request of the slot is not taken for the forgotten one.
+    let next = submit(&mut b, 0, &Request::new(Opcode::Create, REL));
+    b.wait(next, &Wait::for_ms(SOON_MS)).unwrap();
+    assert_eq!(b.free_slot(), Err(Error::NoFreeSlot));
+    assert_eq!(b.wait_free(&Wait::for_ms(SOON_MS)), Err(Error::NoFreeSlot));
+    assert!(b.finish(next).unwrap().is_ok());
+    assert_eq!(b.forget(next), Err(Error::Stale));
+    let filling = b.fill(0, &Request::new(Opcode::Create, REL)).unwrap();
+    assert_eq!(b.forget(filling), Err(Error::NotFilling));
+}

@@ -44,6 +44,8 @@ pub struct Backend<'r> {
     pub(super) cursor: u32,
     /// Next slot that [`Backend::next_leftover`] settles.
     pub(super) unsettled: u32,
+    /// Generation of the request of each slot whose answer nobody will take ([`Backend::forget`]).
+    pub(super) forgotten: Box<[Option<u32>]>,
     /// What a sample of the latency histogram needs: the slot and when it was submitted.
     pub(super) sample: Option<(super::SlotRef, u64)>,
     pub(super) stats: &'r OwnerStats,
@@ -132,6 +134,7 @@ impl<'r> Backend<'r> {
             free: Recent::new(count)?,
             cursor: 0,
             unsettled: first,
+            forgotten: filled(count as usize, None)?,
             sample: None,
             stats,
         };

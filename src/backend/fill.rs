@@ -68,7 +68,9 @@ impl<'r> Backend<'r> {
         for _ in 0..n {
             let index = self.cursor;
             self.cursor = if index + 1 < n { index + 1 } else { 0 };
-            if self.slots.get(index as usize).is_some_and(|s| owner::look(s).is(State::Idle)) {
+            let slots = self.slots;
+            let Some(slot) = slots.get(index as usize) else { continue };
+            if owner::look(slot).is(State::Idle) || self.reclaim(slot, index as usize) {
                 return Ok(self.first + index);
             }
         }

@@ -82,7 +82,7 @@ impl<'r> Backend<'r> {
     }
 
     /// One request from fill to finish; the pages of a read are copied to `to` (whole blocks). If the wait fails, a read is
-    /// cancelled; a mutation that cannot be is left to the next owner of the slot, and the error says what happened.
+    /// cancelled; a mutation that cannot be runs to its end and is forgotten, and the error says what happened.
     pub fn call(&mut self, request: &Request<'_>, wait: &Wait<'_>, to: &mut [u8]) -> Result<Completion> {
         let slot = self.free_slot()?;
         let r = self.fill(slot, request)?;
@@ -90,7 +90,11 @@ impl<'r> Backend<'r> {
         if let Err(e) = self.wait(r, wait) {
             match self.cancel(r, &Wait { until: wait.until, interrupt: None }) {
                 Err(Error::AlreadyCompleted) => {}
-                _ => return Err(e),
+                Ok(_) => return Err(e),
+                Err(_) => {
+                    let _ = self.forget(r);
+                    return Err(e);
+                }
             }
         }
         if self.result(r)?.is_ok() {

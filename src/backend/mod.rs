@@ -3,7 +3,7 @@
 //!
 //! In the order that a request passes: `attach` (the handle and its slot range), `fill` (a request into a slot),
 //! `submit` (slots to the communicator), `wait` (poll, wait, wait any), `wait_free` (for a slot), `finish` (the result),
-//! `cancel`; `leftovers` settles what an earlier owner of the range left, `bounce` keeps account of bounce buffers.
+//! `cancel`, `forget`; `leftovers` settles what an earlier owner of the range left, `bounce` keeps account of bounce buffers.
 //!
 //! A handle is one thread's. It may be carried over a fork, but refuses to work in the child (R17).
 
@@ -12,6 +12,7 @@ mod bounce;
 mod cancel;
 mod fill;
 mod finish;
+mod forget;
 mod leftovers;
 mod submit;
 mod wait;

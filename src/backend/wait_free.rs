@@ -1,4 +1,5 @@
-//! Waiting for a free slot: cancelled slots come back only when the communicator says so (R10).
+//! Waiting for a free slot: cancelled slots come back only when the communicator says so (R10), forgotten ones when their
+//! requests are over.
 
 use super::wait::Wait;
 use super::Backend;
@@ -8,8 +9,8 @@ use crate::futex::{Outcome, Watch, MAX_WORDS};
 use crate::slot::{owner, State};
 
 impl<'r> Backend<'r> {
-    /// A slot that can be filled; waits for one of the cancelled slots of the range if there is none. `NoFreeSlot` if none
-    /// is cancelled either: take a result first. Otherwise ends as [`Backend::wait`] does. Blocks, in timed sleeps.
+    /// A slot that can be filled; waits for one of the cancelled or forgotten slots of the range if there is none.
+    /// `NoFreeSlot` if there are none of these either: take a result first. Otherwise ends as [`Backend::wait`] does. Blocks, in timed sleeps.
     pub fn wait_free(&mut self, wait: &Wait<'_>) -> Result<u32> {
         loop {
             self.check_process()?;
@@ -19,26 +20,31 @@ impl<'r> Backend<'r> {
             }
             let now = clock::now();
             self.check_wait(wait, now)?;
-            if self.sleep_on_cancelled(wait, now)? == Outcome::Interrupted {
+            if self.sleep_on_given_up(wait, now)? == Outcome::Interrupted {
                 return Err(Error::Interrupted);
             }
         }
     }
 
-    /// One sleep on the words of the cancelled slots; at most 127 are watched, any of which will do.
-    fn sleep_on_cancelled(&self, wait: &Wait<'_>, now: u64) -> Result<Outcome> {
+    /// One sleep on the words of the cancelled and the forgotten slots; at most 127 are watched, any of which will do.
+    fn sleep_on_given_up(&self, wait: &Wait<'_>, now: u64) -> Result<Outcome> {
         let mut watches = [Watch::default(); MAX_WORDS];
         let mut first = None;
         let mut n = 0;
-        for slot in self.slots {
+        for (index, slot) in self.slots.iter().enumerate() {
             let word = owner::look(slot);
+            let is_forgotten = self.is_forgotten(index, word);
             let place = match word.state() {
                 Some(State::Idle) => return Ok(Outcome::Changed),
+                Some(State::Completed) if is_forgotten => return Ok(Outcome::Changed),
                 Some(State::Abandoned | State::Withdrawn) if n + 1 < MAX_WORDS => watches.get_mut(n),
+                Some(State::Submitted | State::Processing | State::Copying) if is_forgotten && n + 1 < MAX_WORDS => {
+                    watches.get_mut(n)
+                }
                 _ => None,
             };
             let Some(place) = place else { continue };
-            // #26: the owner may set W on a cancelled word; one that moved meanwhile is seen by the kernel.
+            // #26: the owner may set W on each of these; one that moved meanwhile is seen by the kernel.
             let marked = owner::set_waiter(slot, word).unwrap_or(word);
             *place = Watch::new(&slot.word, marked.low(), self.parts.private);
             first = first.or(Some(slot));

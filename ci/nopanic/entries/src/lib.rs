@@ -56,6 +56,7 @@ entries! {
     entry_call(b: &mut Handle, r: &Request<'_>, w: &Wait<'_>, to: *mut u8, n: usize) -> Result<Completion>
         = b.call(r, w, core::slice::from_raw_parts_mut(to, n));
     entry_cancel(b: &mut Handle, r: SlotRef, w: &Wait<'_>) -> Result<Cancelled> = b.cancel(r, w);
+    entry_forget(b: &mut Handle, r: SlotRef) -> Result<()> = b.forget(r);
     entry_next_leftover(b: &mut Handle, w: &Wait<'_>) -> Result<Option<Leftover>> = b.next_leftover(w);
     entry_settle(b: &mut Handle, w: &Wait<'_>, old_life: bool) -> Result<u32> = b.settle(w, old_life);
     entry_detach(b: &mut Handle, w: &Wait<'_>) -> Result<u32> = b.detach(w);
