@@ -4,8 +4,10 @@
 use super::Failure;
 use crate::service::PAGE_SIZE;
 use memmap2::MmapRaw;
+use shmuring::layout::MAGIC;
 use shmuring::region::Region;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Its number in a region.
@@ -18,6 +20,11 @@ pub(super) fn register(region: &mut Region, path: &Path) -> Result<(), Failure> 
     let len = file.metadata().map_err(|e| named(&e))?.len();
     let count = u32::try_from(len / PAGE_SIZE as u64).ok().filter(|n| *n > 0 && len % PAGE_SIZE as u64 == 0);
     let count = count.ok_or_else(|| named(&format_args!("{len} bytes are no pool of {PAGE_SIZE} byte blocks")))?;
+    let mut magic = [0; 8];
+    file.read_exact_at(&mut magic, 0).map_err(|e| named(&e))?;
+    if u64::from_le_bytes(magic) == MAGIC {
+        return Err(named(&"a region is no pool"));
+    }
     let map: &'static MmapRaw = Box::leak(Box::new(MmapRaw::map_raw(&file).map_err(|e| named(&e))?));
     // SAFETY: mapped readable and writable for as long as the process lives; who may touch which block is told by the
     // slot words, by which every user of this program goes (I2).

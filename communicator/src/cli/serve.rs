@@ -41,13 +41,13 @@ pub(super) struct Args {
     #[arg(long)]
     replace: bool,
     /// Threads of the runtime; default: one a cpu.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Collect up to so many requests before handing them on ...
-    #[arg(long, default_value_t = 0)]
-    gather: usize,
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    gather: u16,
     /// ... or for so many microseconds.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     gather_us: u64,
     /// Keep what reads as of the last so many bytes of WAL need; older versions of pages are forgotten.
     #[arg(long, default_value_t = 1 << 30)]
@@ -64,7 +64,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Outcome {
     log_to_stderr();
     sigbus::install();
-    let region = open(args)?;
+    let (region, is_new) = open(args)?;
     if args.replace {
         if let Some(pid) = replace::kill_holder(&args.region, region)? {
             tracing::warn!(pid, "killed the communicator that held the role");
@@ -76,8 +76,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     let runtime = runtime(args)?;
     // Before anything is held or said: whoever reads "serving" may send the signal at once.
     let mut told = runtime.block_on(async { Told::listen() })?;
-    let service = args.service.open(args.memtable << 20)?;
-    let gather = Gather { requests: args.gather, ns: args.gather_us.saturating_mul(1000) };
+    let service = open_service(args, region).inspect_err(|_| {
+        // A region that nobody ever served would only have sizes that the next attempt may not ask for.
+        if is_new {
+            let _ = std::fs::remove_file(&args.region);
+        }
+    })?;
+    let gather = Gather { requests: usize::from(args.gather), ns: args.gather_us.saturating_mul(1000) };
     let options = ServerOptions { gather, grace: Duration::from_secs(args.grace) };
     let server = Server::start(region, service.clone(), runtime.handle().clone(), options).map_err(|e| match e {
         Error::RoleHeld => role_held(args, region),
@@ -109,18 +114,32 @@ fn role_held(args: &Args, region: &Region) -> Failure {
 }
 
 /// The region and its pool, for the rest of the process's life.
-fn open(args: &Args) -> Result<&'static Region, Failure> {
-    let mut region = attach_or_create(args)?;
+fn open(args: &Args) -> Result<(&'static Region, bool), Failure> {
+    let (mut region, is_new) = attach_or_create(args)?;
     if let Some(path) = &args.pool {
         pool::register(&mut region, path)?;
     }
-    Ok(Box::leak(Box::new(region)))
+    Ok((Box::leak(Box::new(region)), is_new))
 }
 
-fn attach_or_create(args: &Args) -> Result<Region, Failure> {
+/// The page service. What a region holds was asked of the one that it had: a store is not made beside a region that
+/// somebody has served, since a mistyped path would acknowledge writes into another store.
+fn open_service(args: &Args, region: &Region) -> Result<Arc<dyn PageService>, Failure> {
+    // Relaxed: for the message alone.
+    let was_served = region.parts().header.role.epoch.load(std::sync::atomic::Ordering::Relaxed) > 0;
+    if was_served && !args.service.exists() {
+        let path = args.region.display();
+        let what = format!("{}: there is no such store, and {path} was served before", args.service);
+        return Err(format!("{what}: give the store that it had, or remove the region").into());
+    }
+    args.service.open(args.memtable << 20)
+}
+
+/// The region, and whether it was made now.
+fn attach_or_create(args: &Args) -> Result<(Region, bool), Failure> {
     if args.slots.is_none() && args.bounce.is_none() && args.region.exists() {
         // A take-over need not know the sizes that the region was made with.
-        return attach(&args.region);
+        return Ok((attach(&args.region)?, false));
     }
     let options = Options { bounce_per_slot: args.bounce.unwrap_or(4), ..Options::new(args.slots.unwrap_or(1024)) };
     let (region, created) = Region::create_named(&args.region, &options).map_err(|e| match e {
@@ -131,13 +150,13 @@ fn attach_or_create(args: &Args) -> Result<Region, Failure> {
         let bytes = Region::size(&options).map_err(|e| explain(&args.region, e))?;
         tracing::info!(region = %args.region.display(), bytes, "made the region");
     }
-    Ok(region)
+    Ok((region, created))
 }
 
 fn runtime(args: &Args) -> Result<Runtime, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(n) = args.threads {
-        builder.worker_threads(usize::from(n).max(1));
+        builder.worker_threads(usize::from(n));
     }
     Ok(builder.enable_all().thread_name("shmuring-worker").build()?)
 }

@@ -95,6 +95,14 @@ impl std::fmt::Display for ServiceArg {
 }
 
 impl ServiceArg {
+    /// Whether there is what the service would read; a store that is not there would be made.
+    pub(super) fn exists(&self) -> bool {
+        match self {
+            Self::Store(dir) => crate::service::store::is_store(dir),
+            Self::DataDir(dir) => dir.exists(),
+        }
+    }
+
     /// Opens the service; a store gathers so many bytes of writes in memory.
     pub(super) fn open(&self, memtable_bytes: u64) -> Result<Arc<dyn PageService>, Failure> {
         Ok(match self {

@@ -113,6 +113,22 @@ pub enum Mutation {
     },
 }
 
+impl Mutation {
+    /// Its LSN; 0: it has none of its own.
+    #[must_use]
+    pub const fn lsn(&self) -> Lsn {
+        match self {
+            Self::WritePage { lsn, .. }
+            | Self::Extend { lsn, .. }
+            | Self::ZeroExtend { lsn, .. }
+            | Self::Create { lsn, .. }
+            | Self::Truncate { lsn, .. }
+            | Self::Unlink { lsn, .. }
+            | Self::UpdateRelSize { lsn, .. } => *lsn,
+        }
+    }
+}
+
 /// A mutation, and whether it may have been applied before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MutationRequest {

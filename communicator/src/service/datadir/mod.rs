@@ -87,7 +87,7 @@ impl DataDir {
             rest = later;
             if self.verify {
                 let first = at - (part.len() / PAGE_SIZE) as u32;
-                for (b, page) in (first..).zip(part.chunks_exact(PAGE_SIZE)) {
+                for (page, b) in part.chunks_exact(PAGE_SIZE).zip(first..) {
                     checksum::verify(page, b).map_err(|m| m.of(rel))?;
                 }
             }

@@ -1,9 +1,9 @@
 //! The store's directory: a marker with the format version and the store's id, the last synced sequence number, and the
 //! engine's files in `engine/`.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::keys::{seal, unseal};
@@ -15,6 +15,8 @@ const MARKER: &str = "SHMURING_STORE";
 const SYNCED: &str = "SYNCED";
 /// Less free space than this, and a failed background write is laid to a full disk.
 const FULL_BELOW: u64 = 64 << 20;
+/// Mode of the directory: others could read every page, and a lock of theirs on the marker would stop a take-over.
+const OURS: u32 = 0o700;
 
 pub struct StoreDir {
     path: PathBuf,
@@ -27,10 +29,13 @@ impl StoreDir {
     /// Checks the marker, or makes one in a missing or empty directory.
     pub fn open(path: &Path) -> Result<Self> {
         let at = |e: std::io::Error| ServiceError::io_at(&e, format_args!("the store in {}", path.display()));
-        fs::create_dir_all(path).map_err(at)?;
+        DirBuilder::new().recursive(true).mode(OURS).create(path).map_err(at)?;
         let marker = path.join(MARKER);
         let text = match fs::read_to_string(&marker) {
-            Ok(t) => t,
+            Ok(t) => {
+                check_mode(path)?;
+                t
+            }
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 // A marker that was begun and not finished is nobody's.
                 let part = format!("{MARKER}.new");
@@ -40,7 +45,11 @@ impl StoreDir {
                         return Err(ServiceError::new(libc::ENOTEMPTY, what));
                     }
                 }
-                make_marker(path, &part).map_err(at)?
+                // Whatever the umask, or whoever made the directory empty.
+                fs::set_permissions(path, Permissions::from_mode(OURS)).map_err(at)?;
+                let text = make_marker(path, &part).map_err(at)?;
+                tracing::info!(path = %path.display(), "made a new store");
+                text
             }
             Err(e) if e.kind() == ErrorKind::InvalidData => String::new(),
             Err(e) => return Err(at(e)),
@@ -132,6 +141,22 @@ impl StoreDir {
         let ok = unsafe { libc::statvfs(c.as_ptr(), &mut s) } == 0;
         ok && s.f_bavail.saturating_mul(s.f_frsize) < FULL_BELOW
     }
+}
+
+/// Refuses a directory that is open to others, as PostgreSQL does.
+fn check_mode(path: &Path) -> Result<()> {
+    let at = |e: std::io::Error| ServiceError::io_at(&e, format_args!("the store in {}", path.display()));
+    let mode = fs::metadata(path).map_err(at)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let what = format!("{} is open to other users (mode {mode:03o}): chmod 700 it", path.display());
+        return Err(ServiceError::new(libc::EPERM, what));
+    }
+    Ok(())
+}
+
+/// Whether the directory holds a store.
+pub fn is_store(path: &Path) -> bool {
+    path.join(MARKER).exists()
 }
 
 /// Writes a new marker; it appears whole or not at all.

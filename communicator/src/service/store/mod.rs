@@ -26,6 +26,7 @@ mod keys;
 mod read;
 mod write;
 
+pub(crate) use dir::is_store;
 pub use gc::GcStats;
 
 use std::path::{Path, PathBuf};

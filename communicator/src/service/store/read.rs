@@ -82,7 +82,7 @@ impl Store {
         if block + count > meta.nblocks {
             return Err(ServiceError::past_end(rel, block.max(meta.nblocks), meta.nblocks));
         }
-        for (b, page) in (block..).zip(out.chunks_exact_mut(PAGE_SIZE)) {
+        for (page, b) in out.chunks_exact_mut(PAGE_SIZE).zip(block..) {
             if version_at(&e, &snap, rel, b, &meta, at, Some(page))?.is_none() {
                 page.fill(0);
             }

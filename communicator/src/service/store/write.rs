@@ -14,6 +14,8 @@ use crate::service::{Mutation, MutationRequest, Result, ServiceError, PAGE_SIZE}
 
 /// Bytes of the largest SLRU segment: 32 pages.
 const SLRU_MAX: usize = 32 * PAGE_SIZE;
+/// No server writes so much WAL: at 10 GB a second it takes 29 years.
+const LAST_LSN: Lsn = Lsn::MAX >> 1;
 
 impl Store {
     /// Applies a group in order and commits it together; see [`crate::service::PageService::apply`].
@@ -99,6 +101,7 @@ impl<'a> Group<'a> {
 
     /// Works out one mutation; an error leaves the group as it was.
     fn one(&mut self, r: &MutationRequest) -> Result<u64> {
+        self.check_lsn(r.mutation.lsn())?;
         match &r.mutation {
             Mutation::WritePage { rel, block, lsn, pages } => self.write(*rel, *block, *lsn, pages),
             Mutation::Extend { rel, block, lsn, page } => self.extend(*rel, *block, *lsn, page),
@@ -115,6 +118,15 @@ impl<'a> Group<'a> {
             Mutation::Unlink { rel, lsn } => self.unlink(*rel, *lsn, r.first_attempt),
             Mutation::UpdateRelSize { rel, blocks, lsn } => self.resize(*rel, *blocks, *lsn),
         }
+    }
+
+    /// Refuses what cannot be a position in WAL, as `Lsn::MAX` for "latest" is none: reads would see that version for
+    /// ever, and every older one would fall behind the horizon.
+    fn check_lsn(&self, lsn: Lsn) -> Result<()> {
+        if lsn > LAST_LSN {
+            return Err(ServiceError::invalid(format!("LSN {:X}/{:X} is past any WAL", lsn >> 32, lsn as u32)));
+        }
+        Ok(())
     }
 
     fn meta(&mut self, rel: RelTag) -> Result<Option<(Pos, Meta)>> {
@@ -186,8 +198,9 @@ impl<'a> Group<'a> {
             return Err(ServiceError::past_end(rel, block.max(meta.nblocks), meta.nblocks));
         }
         // All that may fail comes first.
-        let lsns: Vec<Lsn> = (block..).take(count).map(|b| self.page_lsn(rel, b, &meta, lsn)).collect::<Result<_>>()?;
-        for ((b, page), lsn) in (block..).zip(pages.chunks_exact(PAGE_SIZE)).zip(lsns) {
+        let blocks = block..block + count as u32;
+        let lsns: Vec<Lsn> = blocks.clone().map(|b| self.page_lsn(rel, b, &meta, lsn)).collect::<Result<_>>()?;
+        for ((b, page), lsn) in blocks.zip(pages.chunks_exact(PAGE_SIZE)).zip(lsns) {
             self.put_page(rel, b, &meta, lsn, page);
         }
         Ok(count as u64)
