@@ -223,7 +223,7 @@ fn a_mutation_that_is_forgotten_gives_its_slot_back_when_it_is_over() {
         answer(claim);
     });
     let soon = Wait::for_ms(200);
-    assert_eq!(b.call(&Request::new(Opcode::Create, REL), &soon, &mut []).err(), Some(Error::TimedOut));
+    assert_eq!(b.call(&Request::new(Opcode::Create, REL), &soon, &mut []).err(), Some(Error::InProgress));
     assert_eq!(b.free_slot(), Err(Error::NoFreeSlot));
     assert_eq!(b.wait_free(&Wait::for_ms(50)), Err(Error::TimedOut));
     site.board.set(RELEASE, 1);

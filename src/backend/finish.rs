@@ -82,7 +82,8 @@ impl<'r> Backend<'r> {
     }
 
     /// One request from fill to finish; the pages of a read are copied to `to` (whole blocks). If the wait fails, a read is
-    /// cancelled; a mutation that cannot be runs to its end and is forgotten, and the error says what happened.
+    /// cancelled, and so is a mutation that nobody has claimed: it never ran. A claimed one runs to its end and is
+    /// forgotten: `InProgress` in place of what ended the wait.
     pub fn call(&mut self, request: &Request<'_>, wait: &Wait<'_>, to: &mut [u8]) -> Result<Completion> {
         let slot = self.free_slot()?;
         let r = self.fill(slot, request)?;
@@ -91,9 +92,9 @@ impl<'r> Backend<'r> {
             match self.cancel(r, &Wait { until: wait.until, interrupt: None }) {
                 Err(Error::AlreadyCompleted) => {}
                 Ok(_) => return Err(e),
-                Err(_) => {
+                Err(why) => {
                     let _ = self.forget(r);
-                    return Err(e);
+                    return Err(if why == Error::InProgress { why } else { e });
                 }
             }
         }

@@ -23,7 +23,7 @@ type Outcome = Result<ExitCode, Failure>;
 
 /// shmuring: a lock-free shared-memory I/O ring for databases that run a process per connection.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "shmuring", version, about)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

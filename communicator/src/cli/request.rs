@@ -38,7 +38,7 @@ pub(super) struct ReadArgs {
     #[command(flatten)]
     common: Common,
     /// First block.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(..=MAX_BLOCK_NUMBER))]
+    #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(..=MAX_BLOCK_NUMBER))]
     block: u32,
     /// Number of blocks.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
@@ -57,7 +57,7 @@ pub(super) struct WriteArgs {
     #[command(flatten)]
     common: Common,
     /// First block.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(..=MAX_BLOCK_NUMBER))]
+    #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(u32).range(..=MAX_BLOCK_NUMBER))]
     block: u32,
     /// File with the raw pages ('-': stdin), 1 to 32 of them.
     #[arg(long = "in", default_value = "-")]
@@ -103,15 +103,22 @@ fn ask(
     to: &mut [u8],
 ) -> Result<Completion, Failure> {
     let what = format!("{} of {}", r.opcode.name(), Rel(c.rel.0));
+    // A call that gives up withdraws what nobody had claimed.
+    let undone = if r.opcode.is_mutation() { "; it was not done" } else { "" };
     let done = b.call(r, &Wait::for_ms(c.timeout), to).map_err(|e| match e {
-        Error::CommunicatorGone => format!("{what}: no communicator serves {}", c.region.display()),
+        Error::CommunicatorGone => format!("{what}: no communicator serves {}{undone}", c.region.display()),
         Error::TimedOut => {
             format!(
-                "{what}: no answer within {} ms from the communicator (pid {})",
+                "{what}: no answer within {} ms from the communicator (pid {}){undone}",
                 c.timeout,
                 communicator_pid(region)
             )
         }
+        Error::InProgress => format!(
+            "{what}: no answer within {} ms; the communicator (pid {}) has claimed it, so it may still be done",
+            c.timeout,
+            communicator_pid(region)
+        ),
         e => format!("{what}: {e}"),
     })?;
     if done.is_ok() {
@@ -121,9 +128,16 @@ fn ask(
         libc::ENOENT => "there is no such relation".to_string(),
         libc::ENXIO => format!("block {} is past the end of the relation", u64::from(r.block) + { done.value }),
         libc::EROFS => "the page service is read-only".to_string(),
-        e => std::io::Error::from_raw_os_error(e).to_string(),
+        libc::ERANGE => "older than the history that is kept".to_string(),
+        e => sentence(e),
     };
-    Err(format!("{what}: {reason} (errno {}, {} attempts)", { done.errno }, { done.attempts }).into())
+    Err(format!("{what}: {reason} (errno {}, attempts {})", { done.errno }, { done.attempts }).into())
+}
+
+/// What the system says of an errno, without its number.
+fn sentence(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_string()
 }
 
 /// Refuses blocks that no relation can have.
@@ -156,7 +170,7 @@ pub(super) fn read(args: &ReadArgs) -> Outcome {
 /// A line a page: block, page LSN and checksum as PostgreSQL's header has them, and a checksum of all bytes.
 fn print_pages(first: u32, pages: &[u8], lsn: Lsn) -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    for (block, page) in (first..).zip(pages.chunks_exact(PAGE_SIZE)) {
+    for (page, block) in pages.chunks_exact(PAGE_SIZE).zip(first..) {
         let word = |at: usize| page.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let (high, low, sum) = (word(0), word(4), word(8) & 0xFFFF);
         let crc = crc32c::crc32c(page);
@@ -185,7 +199,7 @@ pub(super) fn write(args: &WriteArgs) -> Outcome {
         ask(&mut b, &region, c, &create, &mut [])?;
     }
     if args.extend {
-        for (block, page) in (args.block..).zip(pages.chunks_exact(PAGE_SIZE)) {
+        for (page, block) in pages.chunks_exact(PAGE_SIZE).zip(args.block..) {
             ask(&mut b, &region, c, &Request::extend(rel, block, c.lsn.0, page), &mut [])?;
         }
     } else {

@@ -151,7 +151,8 @@ fn role(parts: &Parts<'_>) -> Value {
     pairs.map(|(name, c)| (name.to_string(), json!(c.load(Ordering::Relaxed)))).collect::<Map<_, _>>().into()
 }
 
-/// Percentiles of the owners' sampled latency and of the communicator's service time: upper ends of log2 buckets.
+/// Percentiles of the owners' sampled latency and of the communicator's service time: upper ends of log2 buckets; null
+/// where the last one has none.
 fn latency(parts: &Parts<'_>) -> Value {
     let mut submit = [0; shmuring::layout::BUCKETS];
     for owner in parts.owner_stats {
@@ -174,11 +175,11 @@ fn percentiles(counts: &[u64]) -> Value {
         let mut left = (total * per_mille).div_ceil(1000);
         for (bucket, n) in counts.iter().enumerate() {
             if left <= *n {
-                return bucket_end(bucket);
+                return (bucket + 1 < counts.len()).then(|| bucket_end(bucket));
             }
             left -= n;
         }
-        0
+        Some(0)
     };
     if total == 0 {
         return json!({ "count": 0 });
@@ -245,9 +246,20 @@ fn text(v: &Value) -> &str {
     v.as_str().unwrap_or("?")
 }
 
+/// A number; the open end of a histogram as what lies below it.
+fn bound(n: &Value) -> String {
+    let last = shmuring::layout::BUCKETS - 1;
+    if n.is_null() {
+        format!("over {}", bucket_end(last - 1))
+    } else {
+        n.to_string()
+    }
+}
+
 fn line(v: &Value) -> String {
     let Some(pairs) = v.as_object() else { return v.to_string() };
-    let shown: Vec<_> = pairs.iter().filter(|(_, n)| **n != 0).map(|(name, n)| format!("{name} {n}")).collect();
+    let shown = pairs.iter().filter(|(_, n)| **n != 0);
+    let shown: Vec<_> = shown.map(|(name, n)| format!("{name} {}", bound(n))).collect();
     if shown.is_empty() {
         "nothing yet".into()
     } else {
