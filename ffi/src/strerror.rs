@@ -18,15 +18,18 @@ const fn own_text(errno: c_int) -> Option<&'static CStr> {
         libc::EBADMSG => c"sizes or offsets of the region are impossible",
         libc::EXDEV => c"the region was made in another time namespace",
         libc::ENOLCK => c"the lock file is not the one that the region was made with, or no locks are left",
-        libc::EFAULT => c"the memory handed over is null, misaligned or too small",
+        libc::EFAULT => c"the memory handed over is null, misaligned or too small, or a pointer is null",
         libc::EEXIST => c"a region of that name exists and differs from what was asked for",
         libc::EINVAL => c"slot, pool, buffer, number of blocks, opcode, flag or other argument not valid",
-        libc::EBUSY => c"the slot is in use, not filled or not finished, or a living process holds what was asked for",
+        libc::EBUSY => {
+            c"the slot is in use, not filled or not finished, or a living process or handle holds what was asked for"
+        }
         libc::ESTALE => c"the reference names an old generation of its slot",
         libc::EAGAIN => c"no request slot is free",
         libc::ENOBUFS => c"no bounce buffer is free",
         libc::E2BIG => c"too many words to wait for at once",
-        libc::EPERM => c"the handle was carried over a fork, or the system does not permit it",
+        libc::EBADF => c"the handle was detached, or the descriptor is none",
+        libc::EPERM => c"the handle was carried over a fork, or is another thread's, or the system does not permit it",
         libc::ETIMEDOUT => c"the wait timed out",
         libc::EINTR => c"the wait was interrupted",
         libc::EOWNERDEAD => c"the wait timed out, and there is no communicator",

@@ -45,8 +45,12 @@ pub fn include() -> PathBuf {
     manifest().join("include")
 }
 
+/// Files of the header that a backend includes, from the first that is read to the last.
+pub const HEADERS: [&str; 3] = ["shmuring/types.h", "shmuring/layout.h", "shmuring.h"];
+
+/// Their text, one after the other.
 pub fn header() -> String {
-    std::fs::read_to_string(include().join("shmuring.h")).unwrap()
+    HEADERS.map(|name| std::fs::read_to_string(include().join(name)).unwrap()).concat()
 }
 
 /// Output of a command that must succeed.
