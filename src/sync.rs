@@ -162,18 +162,18 @@ pub(crate) fn fence_after_rmw(order: Ordering) {
     }
 }
 
-/// Asks for the cache line of `at` in a writable state; a hint that costs nothing when it is wrong.
+/// Asks for the cache line of `at` in a writable state; a hint that costs nothing when it is wrong, at any address.
 ///
 /// Written as the instruction itself: the intrinsic for it becomes a prefetch for *reading* unless the whole program is
 /// compiled for processors that have this one, which then fetches the line in the wrong state. Processors without it
 /// treat it as a NOP.
 #[inline(always)]
-pub(crate) fn prefetch_write<T>(at: &T) {
+pub(crate) fn prefetch_write<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle"))))]
     {
-        // SAFETY: a prefetch has no effect that a program can see, whatever the address; this one is valid besides.
+        // SAFETY: a prefetch has no effect that a program can see, whatever the address.
         unsafe {
-            core::arch::asm!("prefetchw [{}]", in(reg) core::ptr::from_ref(at), options(readonly, nostack, preserves_flags));
+            core::arch::asm!("prefetchw [{}]", in(reg) at, options(readonly, nostack, preserves_flags));
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle")))))]
