@@ -12,6 +12,7 @@ use shmuring::layout::{
 use shmuring::request::{Completion, RawExtra, RawRequest, RawVector};
 
 use crate::api::{ApiError, ApiInfo, ApiLeftover, ApiOptions, ApiRel, ApiRequest, ApiWait};
+use crate::backend::ApiHead;
 
 /// A structure: its name in C, its bytes, and its fields' names in C and offsets.
 pub type Layout = (&'static str, usize, &'static [(&'static str, usize)]);
@@ -104,6 +105,7 @@ layouts! {
         reserved3 = reserved3 @ 80,
     }
     ApiWait = shmuring_wait: 24 { until = until @ 0, interrupt = interrupt @ 8, reserved = reserved @ 16 }
+    ApiHead = shmuring_backend_head: 24 { limit = limit @ 0, slots = slots @ 8, first = first @ 16, count = count @ 20 }
     ApiLeftover = shmuring_leftover: 68 {
         slot = slot @ 0, generation = generation @ 4, request = request @ 8, fate = fate @ 44, result = result @ 48,
     }
