@@ -193,15 +193,24 @@ unsafe fn raw_of(request: *const ApiRequest) -> Option<RawRequest> {
     Some(unsafe { request.cast::<RawRequest>().read() })
 }
 
-/// The relation of a read; `None` if its fork is none or a reserved field is not 0.
+/// The relation of a read, and its fork with what is reserved behind it: one number, which is no fork unless the reserved
+/// bytes are 0.
 #[inline(always)]
-fn rel_of(rel: ApiRel) -> Option<RelTag> {
-    // As it comes in registers: one compare for the fork and what is reserved.
+fn rel_of(rel: ApiRel) -> (RelTag, u32) {
+    // As it comes in registers.
     // SAFETY: both are 16 bytes of which every bit pattern is a value; the layout is checked in `abi`.
     let [names, place] = unsafe { core::mem::transmute::<ApiRel, [u64; 2]>(rel) };
-    let fork = place >> 32;
-    let (spc_oid, db_oid) = (names as u32, (names >> 32) as u32);
-    (fork <= 3).then_some(RelTag { spc_oid, db_oid, rel_number: place as u32, fork: fork as u8 })
+    let (spc_oid, db_oid, fork) = (names as u32, (names >> 32) as u32, (place >> 32) as u32);
+    (RelTag { spc_oid, db_oid, rel_number: place as u32, fork: fork as u8 }, fork)
+}
+
+/// The request of a read.
+fn read_of(rel: ApiRel, block: u32, lsn: u64) -> Result<Request<'static>, Fault> {
+    let (tag, fork) = rel_of(rel);
+    if fork != u32::from(tag.fork) {
+        return Err(Error::BadRequest.into());
+    }
+    Ok(Request::get_page(tag, block, 1, lsn))
 }
 
 /// Writes a read of one block into a slot, and gives its reference.
@@ -216,8 +225,9 @@ pub unsafe extern "C" fn shmuring_fill_get_page(
     block: u32,
     lsn: u64,
 ) -> i64 {
+    let (tag, fork) = rel_of(rel);
     // SAFETY: the caller's promise.
-    let filled = unsafe { open(b) }.ok().and_then(|backend| backend.try_fill_read(slot, rel_of(rel)?, block, lsn));
+    let filled = unsafe { open(b) }.ok().and_then(|backend| backend.try_fill_read(slot, tag, fork, block, lsn));
     match filled {
         Some(r) => reference(r),
         None => fill_get_page_rare(b, slot, rel, block, lsn),
@@ -229,10 +239,7 @@ pub unsafe extern "C" fn shmuring_fill_get_page(
 #[inline(never)]
 extern "C" fn fill_get_page_rare(b: *mut ApiBackend, slot: u32, rel: ApiRel, block: u32, lsn: u64) -> i64 {
     // SAFETY: the promise of the caller's caller.
-    reference_or_code(unsafe { open(b) }.and_then(|backend| {
-        let rel = rel_of(rel).ok_or(Error::BadRequest)?;
-        Ok(backend.fill(slot, &Request::get_page(rel, block, 1, lsn))?)
-    }))
+    reference_or_code(unsafe { open(b) }.and_then(|backend| Ok(backend.fill(slot, &read_of(rel, block, lsn)?)?)))
 }
 
 /// Submits a read of one block, and gives its reference.
@@ -241,8 +248,9 @@ extern "C" fn fill_get_page_rare(b: *mut ApiBackend, slot: u32, rel: ApiRel, blo
 /// `b` is null or a handle that was not freed.
 #[no_mangle]
 pub unsafe extern "C" fn shmuring_start_get_page(b: *mut ApiBackend, rel: ApiRel, block: u32, lsn: u64) -> i64 {
+    let (tag, fork) = rel_of(rel);
     // SAFETY: the caller's promise.
-    let started = unsafe { open(b) }.ok().and_then(|backend| backend.try_start_read(rel_of(rel)?, block, lsn));
+    let started = unsafe { open(b) }.ok().and_then(|backend| backend.try_start_read(tag, fork, block, lsn));
     match started {
         Some(r) => reference(r),
         None => start_get_page_rare(b, rel, block, lsn),
@@ -254,10 +262,7 @@ pub unsafe extern "C" fn shmuring_start_get_page(b: *mut ApiBackend, rel: ApiRel
 #[inline(never)]
 extern "C" fn start_get_page_rare(b: *mut ApiBackend, rel: ApiRel, block: u32, lsn: u64) -> i64 {
     // SAFETY: the promise of the caller's caller.
-    reference_or_code(unsafe { open(b) }.and_then(|backend| {
-        let rel = rel_of(rel).ok_or(Error::BadRequest)?;
-        start(backend, &Request::get_page(rel, block, 1, lsn))
-    }))
+    reference_or_code(unsafe { open(b) }.and_then(|backend| start(backend, &read_of(rel, block, lsn)?)))
 }
 
 fn start(backend: &mut Backend<'static>, request: &Request<'_>) -> Result<SlotRef, Fault> {

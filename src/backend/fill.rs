@@ -108,16 +108,17 @@ impl<'r> Backend<'r> {
         self.fill_plain(slot, words, bounces).map(|(_, filled)| filled)
     }
 
-    /// The same for a read of one block, of class demand, into a bounce buffer.
+    /// The same for a read of one block, of class demand, into a bounce buffer. `fork` is that of the relation, as wide as
+    /// the caller has it: `rel.fork` is not looked at.
     #[inline(always)]
-    pub fn try_fill_read(&mut self, slot: u32, rel: RelTag, block: u32, lsn: Lsn) -> Option<SlotRef> {
-        self.fill_plain(slot, Words::plain_read(rel, block, lsn)?, true).map(|(_, filled)| filled)
+    pub fn try_fill_read(&mut self, slot: u32, rel: RelTag, fork: u32, block: u32, lsn: Lsn) -> Option<SlotRef> {
+        self.fill_plain(slot, Words::plain_read(rel, fork, block, lsn)?, true).map(|(_, filled)| filled)
     }
 
     /// From a free slot to a submitted read of one block, of class demand, into a bounce buffer; as [`Backend::try_fill`].
     #[inline(always)]
-    pub fn try_start_read(&mut self, rel: RelTag, block: u32, lsn: Lsn) -> Option<SlotRef> {
-        let words = Words::plain_read(rel, block, lsn)?;
+    pub fn try_start_read(&mut self, rel: RelTag, fork: u32, block: u32, lsn: Lsn) -> Option<SlotRef> {
+        let words = Words::plain_read(rel, fork, block, lsn)?;
         let index = self.free.top()?;
         // A slot that was filled by number meanwhile is not Idle.
         let (slot, filled) = self.fill_plain(self.first.wrapping_add(index), words, true)?;

@@ -120,15 +120,15 @@ impl Words {
         Self { quads, last: 0 }
     }
 
-    /// The words of a read of one block, of class demand, if they are plain (see [`Words::plain`]).
+    /// The words of a read of one block, of class demand, if they are plain (see [`Words::plain`]). `fork` is that of the
+    /// relation, as wide as a register has it.
     #[inline(always)]
-    pub(crate) fn plain_read(rel: RelTag, block: u32, lsn: u64) -> Option<Self> {
-        let RelTag { spc_oid, db_oid, rel_number, fork } = rel;
+    pub(crate) fn plain_read(rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<Self> {
         if fork > 3 || block == u32::MAX {
             return None;
         }
-        let head = Opcode::GetPage as u32 | u32::from(fork) << FORK | 1 << COUNT;
-        let quads = [lsn, pair(spc_oid, db_oid), pair(rel_number, block), pair(0, head)];
+        let head = Opcode::GetPage as u32 | fork << FORK | 1 << COUNT;
+        let quads = [lsn, pair(rel.spc_oid, rel.db_oid), pair(rel.rel_number, block), pair(0, head)];
         Some(Self { quads, last: 0 })
     }
 
@@ -314,7 +314,11 @@ mod tests {
             for block in [0, 7, u32::MAX - 1, u32::MAX] {
                 let rel = RelTag { spc_oid: 1, db_oid: 2, rel_number: 3, fork };
                 let words = Words::of(&Request::get_page(rel, block, 1, 99));
-                assert_eq!(Words::plain_read(rel, block, 99), words.plain().map(|_| words), "{fork} {block}");
+                assert_eq!(
+                    Words::plain_read(rel, fork.into(), block, 99),
+                    words.plain().map(|_| words),
+                    "{fork} {block}"
+                );
             }
         }
     }
