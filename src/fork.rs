@@ -1,9 +1,9 @@
 //! Tells a forked child from its parent without a system call (R17).
 //!
-//! A page that the kernel hands zeroed to every forked child holds the number of slots of the handle: a slot's index must be
-//! below it, so the check of the range, which the hot paths make anyway, tells a child too. Where the kernel does not do
-//! that (before 4.14, or a sandbox) the number is 0 everywhere, and the C library counts the forks that it makes: a child
-//! that was made by a bare clone(2) goes unnoticed there.
+//! A page that the kernel hands zeroed to every forked child holds the number of slots of the handle: a slot's index
+//! must be below it, so the check of the range, which the hot paths make anyway, tells a child too. Where the kernel
+//! does not do that (before 4.14, or a sandbox) the number is 0 everywhere, and the C library counts the forks that
+//! it makes: a child that was made by a bare clone(2) goes unnoticed there.
 #![allow(unsafe_code)]
 
 use crate::sync::{Ordering, Tally};

@@ -121,8 +121,8 @@ impl Producer {
         self.push_rest(parts, slots, 0)
     }
 
-    /// The first try of a push of one slot. What is rare is left to [`Producer::push_again`], so that the caller has nothing
-    /// to keep for it.
+    /// The first try of a push of one slot. What is rare is left to [`Producer::push_again`], so that the caller has
+    /// nothing to keep for it.
     #[inline(always)]
     pub(crate) fn push_one(&mut self, parts: &Parts<'_>, slot: u32) -> FirstTry {
         if self.careful {

@@ -19,7 +19,8 @@ pub type Layout = (&'static str, usize, &'static [(&'static str, usize)]);
 
 /// States the layout of structures: `RustName = c_name: bytes { rust_field = c_field @ offset, ... }`.
 macro_rules! layouts {
-    ($(#[$doc:meta])* $all:ident: $($t:ident = $c:ident: $size:literal { $($field:tt = $cfield:ident @ $at:literal),* $(,)? })*) => {
+    ($(#[$doc:meta])* $all:ident:
+        $($t:ident = $c:ident: $size:literal { $($field:tt = $cfield:ident @ $at:literal),* $(,)? })*) => {
         $(
             const _: () = {
                 assert!(size_of::<$t>() == $size);

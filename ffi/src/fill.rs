@@ -193,8 +193,8 @@ unsafe fn raw_of(request: *const ApiRequest) -> Option<RawRequest> {
     Some(unsafe { request.cast::<RawRequest>().read() })
 }
 
-/// The relation of a read, and its fork with what is reserved behind it: one number, which is no fork unless the reserved
-/// bytes are 0.
+/// The relation of a read, and its fork with what is reserved behind it: one number, which is no fork unless the
+/// reserved bytes are 0.
 #[inline(always)]
 fn rel_of(rel: ApiRel) -> (RelTag, u32) {
     // As it comes in registers.

@@ -120,7 +120,8 @@ preps! {
     /// Nothing.
     shmuring_prep_nop() = Nop, NO_REL, 0; {}
     /// Read blocks.
-    shmuring_prep_get_page(rel: ApiRel, block: u32, count: u8, lsn: u64) = GetPage, rel, lsn; { block: block, count: count }
+    shmuring_prep_get_page(rel: ApiRel, block: u32, count: u8, lsn: u64) = GetPage, rel, lsn;
+        { block: block, count: count }
     /// Bring blocks near.
     shmuring_prep_prefetch(rel: ApiRel, block: u32, count: u8, lsn: u64) = Prefetch, rel, lsn;
         { flags: Class::Prefetch as u8, block: block, count: count }

@@ -1,7 +1,7 @@
 //! Which thread calls: a number that a register holds, so that the hot functions can afford to ask.
 
-/// A number of the calling thread, never 0, that no other living thread of the process has. It stays the same in a forked
-/// child.
+/// A number of the calling thread, never 0, that no other living thread of the process has. It stays the same in a
+/// forked child.
 #[inline(always)]
 pub(crate) fn current() -> usize {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -179,8 +179,8 @@ impl<'r> Backend<'r> {
         self.slots
     }
 
-    /// Where the number of slots is, which is 0 in a forked child (and where the kernel cannot do that): readable as long
-    /// as the handle lives. For the same.
+    /// Where the number of slots is, which is 0 in a forked child (and where the kernel cannot do that): readable as
+    /// long as the handle lives. For the same.
     #[must_use]
     pub fn limit(&self) -> *const u64 {
         self.home.limit_at()

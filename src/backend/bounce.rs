@@ -26,8 +26,9 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// The block for the next request of a slot that is introduced and Idle, without a change but of `in_use`: the number
-    /// in its pool of one that it holds from before, or 0 for a request that needs none. `None`: it must be prepared first.
+    /// The block for the next request of a slot that is introduced and Idle, without a change but of `in_use`: the
+    /// number in its pool of one that it holds from before, or 0 for a request that needs none. `None`: it must be
+    /// prepared first.
     #[inline(always)]
     pub(super) fn reuse(&self, needs_block: bool) -> Option<u32> {
         if needs_block {
@@ -44,8 +45,8 @@ impl Seat {
     }
 }
 
-/// Account of the bounce buffers of a range of slots; but for [`Seat::ready`], block numbers are relative to the range's
-/// first block.
+/// Account of the bounce buffers of a range of slots; but for [`Seat::ready`], block numbers are relative to the
+/// range's first block.
 #[derive(Debug)]
 pub(super) struct Bounce {
     taken: Box<[bool]>,

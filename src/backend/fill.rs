@@ -100,22 +100,23 @@ impl<'r> Backend<'r> {
         }
     }
 
-    /// The short way of [`Backend::fill`] for plain requests, without a word about errors: `None`, and nothing changed, if
-    /// `fill` must decide. For callers that have a place of their own for what is rare.
+    /// The short way of [`Backend::fill`] for plain requests, without a word about errors: `None`, and nothing
+    /// changed, if `fill` must decide. For callers that have a place of their own for what is rare.
     #[inline(always)]
     pub fn try_fill(&mut self, slot: u32, request: &Request<'_>) -> Option<SlotRef> {
         let (words, bounces) = request.plain()?;
         self.fill_plain(slot, words, bounces).map(|(_, filled)| filled)
     }
 
-    /// The same for a read of one block, of class demand, into a bounce buffer. `fork` is that of the relation, as wide as
-    /// the caller has it: `rel.fork` is not looked at.
+    /// The same for a read of one block, of class demand, into a bounce buffer. `fork` is that of the relation, as
+    /// wide as the caller has it: `rel.fork` is not looked at.
     #[inline(always)]
     pub fn try_fill_read(&mut self, slot: u32, rel: RelTag, fork: u32, block: u32, lsn: Lsn) -> Option<SlotRef> {
         self.fill_plain(slot, Words::plain_read(rel, fork, block, lsn)?, true).map(|(_, filled)| filled)
     }
 
-    /// From a free slot to a submitted read of one block, of class demand, into a bounce buffer; as [`Backend::try_fill`].
+    /// From a free slot to a submitted read of one block, of class demand, into a bounce buffer; as
+    /// [`Backend::try_fill`].
     #[inline(always)]
     pub fn try_start_read(&mut self, rel: RelTag, fork: u32, block: u32, lsn: Lsn) -> Option<SlotRef> {
         let words = Words::plain_read(rel, fork, block, lsn)?;

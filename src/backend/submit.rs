@@ -25,8 +25,8 @@ impl<'r> Backend<'r> {
         Ok(())
     }
 
-    /// [`Backend::submit`] without a word about errors: `false`, and nothing changed, if it must decide. For callers that
-    /// have a place of their own for what is rare.
+    /// [`Backend::submit`] without a word about errors: `false`, and nothing changed, if it must decide. For callers
+    /// that have a place of their own for what is rare.
     #[inline(always)]
     pub fn try_submit(&mut self, request: SlotRef) -> bool {
         let Some((slot, _)) = self.own_home(request.slot) else { return false };

@@ -120,8 +120,8 @@ impl Words {
         Self { quads, last: 0 }
     }
 
-    /// The words of a read of one block, of class demand, if they are plain (see [`Words::plain`]). `fork` is that of the
-    /// relation, as wide as a register has it.
+    /// The words of a read of one block, of class demand, if they are plain (see [`Words::plain`]). `fork` is that of
+    /// the relation, as wide as a register has it.
     #[inline(always)]
     pub(crate) fn plain_read(rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<Self> {
         if fork > 3 || block == u32::MAX {

@@ -23,8 +23,9 @@
 		long long gave_ = (long long)(expression); \
 		long long wanted_ = (long long)(wanted); \
 		if (gave_ != wanted_) { \
-			fprintf(stderr, "%s:%d: %s gave %lld (%s) and not %lld (%s)\n", __FILE__, __LINE__, #expression, \
-				gave_, shmuring_strerror((int)gave_), wanted_, shmuring_strerror((int)wanted_)); \
+			fprintf(stderr, "%s:%d: %s gave %lld (%s)", __FILE__, __LINE__, #expression, gave_, \
+				shmuring_strerror((int)gave_)); \
+			fprintf(stderr, " and not %lld (%s)\n", wanted_, shmuring_strerror((int)wanted_)); \
 			exit(1); \
 		} \
 	} while (0)

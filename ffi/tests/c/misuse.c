@@ -1,5 +1,6 @@
 /*
- * Description: every way to use a handle wrongly is refused by name, and changes nothing. `misuse REGION`; nobody serves.
+ * Description: every way to use a handle wrongly is refused by name, and changes nothing. `misuse REGION`; nobody
+ * serves.
  */
 #include <pthread.h>
 #include <sys/wait.h>

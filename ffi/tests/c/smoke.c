@@ -1,7 +1,7 @@
 /*
  * Description: every call of a backend once, in the order of a request's way, with a communicator in another process.
- * `smoke REGION FIRST COUNT`. The communicator answers a read with pages whose bytes are the block number, and any other
- * request with its block number as value.
+ * `smoke REGION FIRST COUNT`. The communicator answers a read with pages whose bytes are the block number, and any
+ * other request with its block number as value.
  */
 #include "check.h"
 
