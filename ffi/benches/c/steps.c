@@ -1,7 +1,7 @@
 /*
- * Description: each step of a request a known number of times, for an instruction counter: ci/instructions.sh. A step is
- * a function of its own, as a caller compiles it, and is never inlined: what is counted is it and all that it calls.
- * Prints how often each ran. `steps REGION` wants a communicator that never sleeps.
+ * Description: each step of a request a known number of times, for an instruction counter: ci/instructions.sh. A step
+ * is a function of its own, as a caller compiles it, and is never inlined: what is counted is it and all that it
+ * calls. Prints how often each ran. `steps REGION` wants a communicator that never sleeps.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,16 +58,18 @@ STEP int step_submit_many(struct shmuring_backend *b, const shmuring_ref *refs)
 	return shmuring_submit_many(b, refs, BATCH);
 }
 
+/* The compiler knows nothing of the reference, nor of the memory: each poll does all of its work. */
+#define POLL_ONCE \
+	__asm__ volatile("" : "+r"(ref) : : "memory"); \
+	if (shmuring_poll(b, ref) != 1) \
+		return 0;
+#define POLL_TWICE POLL_ONCE POLL_ONCE
+#define POLL_8 POLL_TWICE POLL_TWICE POLL_TWICE POLL_TWICE
+
 STEP int step_poll_hit(const struct shmuring_backend *b, shmuring_ref ref)
 {
-	int i;
-
-	for (i = 0; i < POLLS; i++) {
-		/* The compiler knows nothing of the reference, nor of the memory: each poll does all of its work. */
-		__asm__ volatile("" : "+r"(ref) : : "memory");
-		if (shmuring_poll(b, ref) != 1)
-			return 0;
-	}
+	POLL_8
+	POLL_8
 	return 1;
 }
 
@@ -120,7 +122,8 @@ int main(int argc, char **argv)
 
 	if (argc != 2)
 		return 2;
-	if (shmuring_region_attach(argv[1], &region, &err) < 0 || shmuring_backend_attach(region, 0, BATCH, &b, &err) < 0) {
+	if (shmuring_region_attach(argv[1], &region, &err) < 0 ||
+	    shmuring_backend_attach(region, 0, BATCH, &b, &err) < 0) {
 		fprintf(stderr, "%s: %s\n", argv[1], err.text);
 		return 1;
 	}
