@@ -34,7 +34,7 @@ sources() { # DIRECTORY...
 }
 mapfile -t library < <(sources src)
 mapfile -t product_files < <(sources src communicator/src ffi/src)
-mapfile -t long_files < <(sources src communicator/src ffi/src benches)
+mapfile -t long_files < <(sources src communicator/src ffi/src benches ffi/benches; find ffi/include -name '*.h' | sort)
 
 library_lines=$(product "${library[@]}")
 product_lines=$(product "${product_files[@]}")
