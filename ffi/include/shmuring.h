@@ -255,7 +255,7 @@ uint64_t shmuring_deadline_ms(uint64_t ms);
  */
 int shmuring_free_slot(struct shmuring_backend *b);
 
-/* As shmuring_free_slot, but waits for a cancelled slot to come back if there is none but such. [waits] */
+/* As shmuring_free_slot, but waits for a cancelled or forgotten slot to come back if there is none but such. [waits] */
 int shmuring_wait_free(struct shmuring_backend *b, const struct shmuring_wait *wait);
 
 /*
@@ -339,11 +339,19 @@ int shmuring_finish(struct shmuring_backend *b, shmuring_ref ref, struct shmurin
 int shmuring_cancel(struct shmuring_backend *b, shmuring_ref ref, const struct shmuring_wait *wait);
 
 /*
+ * Gives up the answer of a submitted request that cannot be cancelled: it runs to its end, and a later
+ * shmuring_free_slot or shmuring_wait_free takes its slot back. The reference stays good until then.
+ *
+ * Returns 0; SHMURING_ERR_NOT_FILLING for what was not submitted, _STALE for what is over. [fast]
+ */
+int shmuring_forget(struct shmuring_backend *b, shmuring_ref ref);
+
+/*
  * One request from free_slot to finish. The pages of a read are copied to `to`, as many whole blocks as `len` holds; it
  * may be NULL with `len` 0.
  *
  * Returns as the calls that it is made of; the result is in *out. If the wait fails, a read is cancelled; a mutation
- * that cannot be is left to the slot's next owner. [waits]
+ * that cannot be is forgotten: whether it is done is not known. [waits]
  */
 int shmuring_call(struct shmuring_backend *b, const struct shmuring_request *request, const struct shmuring_wait *wait,
 		  void *to, size_t len, struct shmuring_completion *out);

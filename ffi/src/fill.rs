@@ -324,6 +324,20 @@ pub unsafe extern "C" fn shmuring_submit_many(b: *mut ApiBackend, references: *c
     code(submitted)
 }
 
+/// Gives up the answer of a request.
+///
+/// # Safety
+/// `b` is null or a handle that was not freed.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_forget(b: *mut ApiBackend, reference: i64) -> c_int {
+    // SAFETY: the caller's promise.
+    let forgotten = unsafe { open(b) }.and_then(|backend| {
+        backend.forget(slot_ref(reference))?;
+        Ok(0)
+    });
+    code(forgotten)
+}
+
 /// The result of a complete request, into `*out`.
 ///
 /// # Safety

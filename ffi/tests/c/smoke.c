@@ -142,6 +142,33 @@ static void kinds(struct shmuring_backend *b)
 	}
 }
 
+/* Mutations whose answers nobody takes: their slots come back all the same. */
+static void forgotten(struct shmuring_backend *b, uint32_t count)
+{
+	struct shmuring_wait wait = patience();
+	struct shmuring_request create;
+	shmuring_ref refs[64];
+	uint32_t i;
+	int slot;
+
+	shmuring_prep_create(&create, rel(), 1);
+	for (i = 0; i < count; i++) {
+		refs[i] = shmuring_start(b, &create);
+		CHECK(refs[i] >= 0);
+		GIVES(shmuring_forget(b, refs[i]), 0);
+	}
+	for (i = 0; i < count; i++) {
+		slot = shmuring_wait_free(b, &wait);
+		CHECK(slot >= 0);
+		refs[i] = shmuring_fill_get_page(b, (uint32_t)slot, rel(), i, 1);
+		GIVES(shmuring_forget(b, refs[i]), SHMURING_ERR_NOT_FILLING);
+	}
+	for (i = 0; i < count; i++) {
+		GIVES(shmuring_cancel(b, refs[i], &wait), SHMURING_CANCEL_WITHDRAWN);
+		GIVES(shmuring_forget(b, refs[i]), SHMURING_ERR_STALE);
+	}
+}
+
 static void tells(struct shmuring_region *region, uint32_t first)
 {
 	struct shmuring_region_info info;
@@ -179,6 +206,7 @@ int main(int argc, char **argv)
 	single(b);
 	many(b, count);
 	kinds(b);
+	forgotten(b, count);
 	tells(region, first);
 	leave(b, region);
 	return 0;
