@@ -63,13 +63,17 @@ STEP int step_submit_many(struct shmuring_backend *b, const shmuring_ref *refs)
 	__asm__ volatile("" : "+r"(ref) : : "memory"); \
 	if (shmuring_poll(b, ref) != 1) \
 		return 0;
-#define POLL_TWICE POLL_ONCE POLL_ONCE
-#define POLL_8 POLL_TWICE POLL_TWICE POLL_TWICE POLL_TWICE
-
 STEP int step_poll_hit(const struct shmuring_backend *b, shmuring_ref ref)
 {
-	POLL_8
-	POLL_8
+	int i;
+
+	/* Few copies, or the compiler makes calls of some. */
+	for (i = 0; i < POLLS; i += 4) {
+		POLL_ONCE
+		POLL_ONCE
+		POLL_ONCE
+		POLL_ONCE
+	}
 	return 1;
 }
 
