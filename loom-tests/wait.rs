@@ -5,9 +5,10 @@ mod support;
 use loom::thread;
 use shmuring::error::Error;
 use shmuring::futex::{self, Watch};
-use shmuring::request::Opcode;
+use shmuring::request::{Opcode, Request};
 use shmuring::slot::{communicator as claim_side, owner, State};
-use support::{bounced, check, check_reaching, communicator, plain, saw, serve, World, DEEP, FOR_EVER};
+use support::{bounced, check, check_reaching, communicator, page_of, plain, saw, serve, World, BLOCK, DEEP};
+use support::{FOR_EVER, REL};
 
 /// Two requests, answered one after the other in either order; the owner waits for any, twice.
 fn any_of_two(last_first: bool) {
@@ -65,6 +66,41 @@ fn a_wait_for_any_that_marks_one_word_sleeps_through_the_other() {
             let watches = [Watch::new(&one.word, words.0.low(), true), Watch::new(&other.word, words.1.low(), true)];
             futex::wait_any(&watches, u64::MAX);
         }
+    });
+}
+
+/// The owner waits for any of one, while its word moves without a change that the kernel would see.
+fn any_while_the_word_moves(request: &Request<'_>, server: fn(&World)) {
+    let world = World::new(1, 2);
+    let mut backend = world.backend(0, 1);
+    let r = backend.fill(0, request).unwrap();
+    backend.submit(r).unwrap();
+    let shared = world.clone();
+    let serving = thread::spawn(move || server(&shared));
+    backend.wait_any(&[r], &FOR_EVER).unwrap();
+    assert_eq!({ backend.finish(r).unwrap().value }, 7);
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_wait_for_any_is_woken_after_copying_and_back() {
+    static IMAGE: [u8; BLOCK] = page_of(7);
+    check(DEEP, || {
+        any_while_the_word_moves(&Request::write_page(REL, 7, 1, 0, &IMAGE), |world| {
+            let parts = world.parts();
+            communicator(&parts).0.reap(8, State::Processing, |claim| assert!(serve(claim)));
+        });
+    });
+}
+
+#[test]
+fn a_wait_for_any_is_woken_after_a_take_over() {
+    check(DEEP, || {
+        any_while_the_word_moves(&plain(Opcode::RelSize, 7), |world| {
+            let parts = world.parts();
+            communicator(&parts).0.reap(8, State::Processing, std::mem::forget);
+            communicator(&parts).1.reads.into_iter().for_each(|claim| assert!(serve(claim)));
+        });
     });
 }
 
