@@ -9,6 +9,7 @@
 //! | module | role | runs in |
 //! |---|---|---|
 //! | [`region`] | makes, attaches and checks the shared bytes; gives out their [`parts`] | both, slow paths |
+//! | [`handshake`] | how a new region is handed over: everything, then the magic | both, slow paths |
 //! | [`layout`] | every byte of a region, and the compile-time proof of it | both |
 //! | [`request`] | what can be asked, what comes back, and how both lie in a slot | both |
 //! | [`backend`] | a backend's handle: fill, submit, wait, finish, cancel, leftovers | backend |
@@ -48,6 +49,7 @@ pub mod doorbell;
 pub mod error;
 mod fork;
 pub mod futex;
+pub mod handshake;
 pub mod layout;
 pub mod liveness;
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
