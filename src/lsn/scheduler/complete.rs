@@ -264,7 +264,11 @@ impl Scheduler {
 
     /// A READY batch without an answer: another process answers for the shard now. Its members are sent again, alone.
     pub(super) fn stalled(&mut self, id: BatchId, now: u64, events: &mut Vec<Event>) {
-        let Some((shard, n)) = batch::find(&mut self.batches, id).map(|b| (b.shard, b.n)) else { return };
+        let Some(batch) = batch::find(&mut self.batches, id) else { return };
+        let shard = batch.shard;
+        // What was answered did not stall.
+        let out = batch.units.iter().filter_map(|u| self.units.get(*u));
+        let n = out.map(|u| u.n).max().unwrap_or(batch.n);
         self.stats.stalls += 1;
         events.push(Event::Stalled { shard: shard as usize, n });
         events.push(Event::Recall(id));

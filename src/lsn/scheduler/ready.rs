@@ -174,12 +174,14 @@ impl InFlight {
             probe: false,
             units: Vec::new(),
             left: 0,
+            left_then: 0,
             links: super::super::slab::Links::ALONE,
         }
     }
 
     pub(super) fn mutations(seq: u64, now: u64, units: Vec<u32>) -> Self {
-        Self { sent_at: now, left: units.len() as u32, units, ..Self::empty(seq) }
+        let left = units.len() as u32;
+        Self { sent_at: now, left, left_then: left, units, ..Self::empty(seq) }
     }
 
     pub(super) fn reads(batch: &Batch, now: u64, units: Vec<u32>, r: Lsn) -> Self {
