@@ -2,7 +2,6 @@
 
 mod conflicts;
 mod future;
-
 mod ready;
 mod replies;
 mod support;
