@@ -1,0 +1,3 @@
+//! Scheduling by LSN against simulated page servers.
+
+mod command;
