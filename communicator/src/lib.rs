@@ -5,8 +5,10 @@
 //! | [`cli`] | the command `shmuring` |
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
+//! | [`simulate`] | scheduling by LSN, simulated against page servers |
 #![deny(unsafe_code)]
 
 pub mod cli;
 pub mod server;
 pub mod service;
+pub mod simulate;

@@ -3,7 +3,6 @@
 
 mod conflicts;
 mod future;
-
 mod ready;
 mod replies;
 mod support;
