@@ -2,11 +2,12 @@
 //!
 //! | module | role |
 //! |---|---|
-//! | [`cli`] | the command `shmuring` |
+//! | `cli` | the command `shmuring`: feature `cli`, on by default |
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
 #![deny(unsafe_code)]
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod server;
 pub mod service;
