@@ -134,7 +134,10 @@ int shmuring_communicator_reap_or_park(struct shmuring_communicator *communicato
 int shmuring_communicator_audit(struct shmuring_communicator *communicator, struct shmuring_claim *claims,
 				uint32_t max);
 
-/* Ends a sleep of the reaper. Any thread, and signal handlers. Returns 0. */
+/*
+ * Ends a sleep of the reaper; one that has not begun is not ended, so look once a second at what you wake it for. Any
+ * thread, and signal handlers. Returns 0.
+ */
 int shmuring_communicator_wake(const struct shmuring_communicator *communicator);
 
 /*
