@@ -62,14 +62,14 @@ serve "$scratch/communicator" "$scratch/ring"
 "$scratch/backend" "$scratch/ring" >"$scratch/out" || fail "$(cat "$scratch/out")"
 grep -qx 'the page is the same' "$scratch/out"
 ends TERM 0
-# One after the other: killed, the next takes over, and finds what was written.
-serve "$scratch/host" "$scratch/ring" "store:$scratch/pages"
-"$scratch/backend" "$scratch/ring" >"$scratch/out" || fail "$(cat "$scratch/out")"
+# One after the other, over a region of their own: killed, the next takes over, and finds what was written.
+serve "$scratch/host" "$scratch/ring-of-hosts" "store:$scratch/pages"
+"$scratch/backend" "$scratch/ring-of-hosts" >"$scratch/out" || fail "$(cat "$scratch/out")"
 grep -qx 'create: success' "$scratch/out"
 ends KILL 137
-serve "$scratch/host" "$scratch/ring" "store:$scratch/pages"
-grep -q 'epoch=3' "$scratch/said" || fail "the third communicator says $(cat "$scratch/said")"
-"$scratch/backend" "$scratch/ring" >"$scratch/out" || fail "$(cat "$scratch/out")"
+serve "$scratch/host" "$scratch/ring-of-hosts" "store:$scratch/pages"
+grep -q 'epoch=2' "$scratch/said" || fail "the second says $(cat "$scratch/said")"
+"$scratch/backend" "$scratch/ring-of-hosts" >"$scratch/out" || fail "$(cat "$scratch/out")"
 grep -qx 'create: there already' "$scratch/out"
 ends TERM 0
 

@@ -241,7 +241,7 @@ struct shmuring_host_config {
 	uint32_t log_level;      /* the last level that is logged; 0: SHMURING_LOG_INFO */
 	uint32_t threads;        /* of the runtime; 0: one a cpu */
 	uint32_t grace_ms;       /* how long to wait for unfinished requests at the stop; 0: 30000 */
-	uint32_t gather;         /* collect so many requests before they are handed on; 0: do not wait for more */
+	uint32_t gather;         /* collect so many requests, at most 64, before they are handed on; 0: do not wait */
 	uint32_t gather_us;      /* or for so many microseconds; 0: 50 */
 	uint32_t forget_every_s; /* seconds between two rounds of forgetting old pages; 0: 60 */
 	uint64_t memtable_bytes; /* writes that a store gathers in memory; 0: 64 MiB */
@@ -254,8 +254,9 @@ struct shmuring_host_config {
  *
  * Returns 0 when it serves; SHMURING_ERR_ROLE_HELD while a living communicator holds the role;
  * SHMURING_ERR_BAD_REQUEST for a configuration that makes no sense or a reserved field that is not zero;
- * SHMURING_ERR_BAD_MEMORY for a null pointer; or what opening the page service or a system call said. `error`, unless
- * NULL, gets the reason in words. On an error *out is as it was and nothing runs.
+ * SHMURING_ERR_BAD_MEMORY for a null pointer; -ENOENT for a region that is not there, and for a store that would have
+ * to be made beside a region that was served before; or what opening the page service or a system call said. `err`,
+ * unless NULL, gets the reason in words. On an error *out is as it was and nothing runs.
  *
  * Blocks until the page service is open, which may read a long journal; signals are handled meanwhile. Everything
  * runs in threads of the library, in which all signals are blocked, and it installs no handler. Nothing of `config`

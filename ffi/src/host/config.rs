@@ -107,6 +107,9 @@ pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Refuse
     if threads.is_some_and(|n| n > 1024) {
         return refuse(format!("{} threads are too many", config.threads));
     }
+    if config.gather > 64 || config.gather_us > 1_000_000 {
+        return refuse("a batch gathers at most 64 requests, for at most a second");
+    }
     let level = if config.log_level == 0 { log::INFO } else { config.log_level };
     let log = Wanted { level, callback: config.log, user: config.user };
     Ok(Config { place, options: options(&config, service), threads, log })

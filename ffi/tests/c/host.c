@@ -130,6 +130,9 @@ static void configurations_that_make_no_sense_are_refused(const char *region, co
 	config.log_level = 5;
 	refused(&config, SHMURING_ERR_BAD_REQUEST, "level");
 	config = config_of(region, service);
+	config.gather = 65;
+	refused(&config, SHMURING_ERR_BAD_REQUEST, "64");
+	config = config_of(region, service);
 	config.threads = 1 << 20;
 	refused(&config, SHMURING_ERR_BAD_REQUEST, "threads");
 	CHECK(shmuring_host_stop(host, 0, NULL) == SHMURING_ERR_BAD_MEMORY);
@@ -272,6 +275,10 @@ static void its_life_with_a_path_and_a_log_callback(const char *path, const char
 	config.user = &logged;
 	config.log_level = SHMURING_LOG_DEBUG;
 	config.grace_ms = 1000;
+	/* A mistyped path must not become a second store. */
+	config.service = "store:./nonexistent";
+	refused(&config, -ENOENT, "no such store");
+	config.service = service;
 	CHECK(shmuring_host_start(&config, &host, NULL) == 0);
 	CHECK(shmuring_host_epoch(host) == 2);
 	stops(host);
