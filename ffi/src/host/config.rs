@@ -12,6 +12,7 @@ use shmuring_communicator::server::{HostOptions, ServerOptions};
 use shmuring_communicator::service::spec::ServiceSpec;
 
 use super::log::{self, Callback, Wanted};
+use super::place::Failure;
 use crate::region::ApiRegion;
 
 /// How to serve, in C's words.
@@ -60,20 +61,17 @@ pub(super) struct Config {
 // SAFETY: the handle of the region is used by one thread at a time; see `run`.
 unsafe impl Send for Config {}
 
-/// Why a configuration was refused.
-pub(super) type Refused = (Error, String);
-
-fn refuse<T>(why: impl Into<String>) -> Result<T, Refused> {
-    Err((Error::BadRequest, why.into()))
+fn refuse<T>(why: impl Into<String>) -> Result<T, Failure> {
+    Err((-Error::BadRequest.errno(), why.into()))
 }
 
 /// Reads a configuration of this version or of another: what a longer one has more must be zero.
 ///
 /// # Safety
 /// `config` is null, or a configuration of the size that it says.
-pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Refused> {
+pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Failure> {
     if config.is_null() {
-        return Err((Error::BadMemory, "the configuration is null".into()));
+        return Err((-Error::BadMemory.errno(), "the configuration is null".into()));
     }
     // SAFETY: it begins with its size, by the caller's promise.
     let size = unsafe { (&raw const (*config).size).read() };
@@ -99,7 +97,7 @@ pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Refuse
     };
     let Some(service) = service else { return refuse("no service is named") };
     let Ok(service) = service.to_str() else { return refuse("the service's name is not UTF-8") };
-    let service = service.parse().map_err(|why| (Error::BadRequest, why))?;
+    let service = service.parse().or_else(|why: String| refuse(why))?;
     if config.log_level > log::DEBUG {
         return refuse(format!("there is no log level {}", config.log_level));
     }

@@ -28,6 +28,11 @@ pub(super) unsafe fn report(to: *mut ApiError, (code, why): &Failure) -> c_int {
     *code
 }
 
+/// What a caught panic is told as.
+pub(super) fn bug() -> Failure {
+    (Fault::Bug.code(), "a bug in shmuring was caught".to_owned())
+}
+
 /// Copies as many whole characters as there is room for, with spaces for zeros, before the closing zero.
 pub(super) fn copy_text(to: &mut [c_char], text: &str) {
     let mut end = text.len().min(to.len().saturating_sub(1));

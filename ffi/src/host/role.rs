@@ -18,7 +18,7 @@ use shmuring::parts::Parts;
 use shmuring::slot::State;
 
 use super::claims::{ApiClaim, Claims};
-use super::place::{report, Failure, Held};
+use super::place::{bug, report, Failure, Held};
 use crate::api::ApiError;
 use crate::guard::guard;
 use crate::region::ApiRegion;
@@ -216,23 +216,18 @@ pub unsafe extern "C" fn shmuring_communicator_take_role(
     out: *mut *mut CommunicatorHandle,
     error: *mut ApiError,
 ) -> c_int {
-    guard(PANICKED, || {
-        let taken = if out.is_null() {
-            Err((-Error::BadMemory.errno(), "there is no place for the handle".to_owned()))
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { Held::of_handle(region) }.and_then(CommunicatorHandle::take)
-        };
-        match taken {
-            Ok(handle) => {
-                // SAFETY: not null, and the caller's promise.
-                unsafe { out.write(Box::into_raw(Box::new(handle))) };
-                0
-            }
-            // SAFETY: the caller's promise.
-            Err(failure) => unsafe { report(error, &failure) },
+    let take = || {
+        if out.is_null() {
+            return Err((-Error::BadMemory.errno(), "there is no place for the handle".to_owned()));
         }
-    })
+        // SAFETY: the caller's promise.
+        let handle = CommunicatorHandle::take(unsafe { Held::of_handle(region) }?)?;
+        // SAFETY: not null, and the caller's promise.
+        unsafe { out.write(Box::into_raw(Box::new(handle))) };
+        Ok(0)
+    };
+    // SAFETY: the caller's promise.
+    guard(Err(bug()), take).unwrap_or_else(|failure| unsafe { report(error, &failure) })
 }
 
 /// Gives the role up.

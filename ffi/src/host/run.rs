@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use super::config::{Config, Place};
 use super::log::Log;
-use super::place::{Failure, Held};
+use super::place::{bug, Failure, Held};
 use crate::guard::guard;
 
 /// How often the thread looks whether the communicator still lives.
@@ -114,9 +114,8 @@ impl Shared {
 
 /// The thread's whole life.
 pub(super) fn run(config: Config, log: &Arc<Log>, shared: &Shared) {
-    let panicked = || Err((-libc::ENOTRECOVERABLE, "a bug in shmuring was caught".to_owned()));
     let outcome =
-        tracing::dispatcher::with_default(&log.dispatch(), || guard(panicked(), || serve(config, log, shared)));
+        tracing::dispatcher::with_default(&log.dispatch(), || guard(Err(bug()), || serve(config, log, shared)));
     if let Err((code, why)) = &outcome {
         tracing::debug!(code, "ended: {why}");
     }

@@ -10,7 +10,7 @@ use shmuring::fork::ForkGuard;
 
 use super::config::{self, ApiHostConfig};
 use super::log::{ApiLogRecord, Log};
-use super::place::{report, Failure};
+use super::place::{bug, report, Failure};
 use super::run::{run, Shared};
 use super::signals::AllBlocked;
 use crate::api::ApiError;
@@ -72,24 +72,18 @@ pub unsafe extern "C" fn shmuring_host_start(
     out: *mut *mut HostHandle,
     error: *mut ApiError,
 ) -> c_int {
-    guard(PANICKED, || {
-        // SAFETY: the caller's promise.
-        let config = unsafe { config::read(config) };
-        let started = match config {
-            _ if out.is_null() => Err((-Error::BadMemory.errno(), "there is no place for the handle".into())),
-            Ok(config) => start(config),
-            Err((e, why)) => Err((-e.errno(), why)),
-        };
-        match started {
-            Ok(host) => {
-                // SAFETY: not null, and the caller's promise.
-                unsafe { out.write(Box::into_raw(Box::new(host))) };
-                0
-            }
-            // SAFETY: the caller's promise.
-            Err(failure) => unsafe { report(error, &failure) },
+    let begin = || {
+        if out.is_null() {
+            return Err((-Error::BadMemory.errno(), "there is no place for the handle".to_owned()));
         }
-    })
+        // SAFETY: the caller's promise.
+        let host = start(unsafe { config::read(config) }?)?;
+        // SAFETY: not null, and the caller's promise.
+        unsafe { out.write(Box::into_raw(Box::new(host))) };
+        Ok(0)
+    };
+    // SAFETY: the caller's promise.
+    guard(Err(bug()), begin).unwrap_or_else(|failure| unsafe { report(error, &failure) })
 }
 
 /// Asks for the end and waits for it.
