@@ -4,9 +4,13 @@
 #                (more: make demo ARGS='--backends 8 --seconds 20', or ARGS=--help)
 #   make check   every check and test, as continuous integration runs them
 #   make bench   the benchmarks: operations of one thread, round trips between two processes
+#   make lib     the C library: target/c/libshmuring.{a,so}
+#   make install, make uninstall
+#                headers, both libraries and shmuring.pc, below PREFIX=/usr/local; LIBDIR, INCLUDEDIR, DESTDIR and
+#                FEATURES: see ffi/install.sh
 #   make help    this text
 
-.PHONY: help demo check bench
+.PHONY: help demo check bench lib install uninstall
 
 help:
 	@sed -n 's/^#  \{0,1\}//p' Makefile
@@ -21,3 +25,9 @@ check:
 bench:
 	cargo bench --bench single_ops $(ARGS)
 	cargo bench --bench roundtrip $(ARGS)
+
+lib:
+	ffi/install.sh build
+
+install uninstall:
+	ffi/install.sh $@

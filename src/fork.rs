@@ -20,7 +20,7 @@ static FORKS: Tally = Tally::new(0);
 
 /// Belongs to the process that made it.
 #[derive(Debug)]
-pub(crate) struct ForkGuard {
+pub struct ForkGuard {
     /// The limit: on a page of its own, or [`NO_PAGE`].
     at: NonNull<u64>,
     /// Without a page: [`FORKS`] in the process that made it.
@@ -33,7 +33,8 @@ unsafe impl Send for ForkGuard {}
 
 impl ForkGuard {
     /// A guard of this process, whose limit is `limit`, at least 1.
-    pub(crate) fn new(limit: u64) -> Self {
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
         match wiped_page(limit) {
             Some(at) => Self { at, forks: None, pid: std::process::id() },
             None => Self::counting(),
@@ -75,8 +76,9 @@ impl ForkGuard {
     }
 
     /// Whether this is the process that made it.
+    #[must_use]
     #[inline(always)]
-    pub(crate) fn is_home(&self) -> bool {
+    pub fn is_home(&self) -> bool {
         self.limit() != 0 || self.is_home_by_count()
     }
 

@@ -26,7 +26,7 @@
 //! | [`parts`] | references to the parts of a region: what protocol code takes, so that model checks run it | both |
 //! | [`clock`] | CLOCK_MONOTONIC in nanoseconds | both |
 //! | `memory` | private memory of a handle, or an error | backend, at attach |
-//! | `fork` | tells a forked child from its parent without a system call | backend |
+//! | [`fork`] | tells a forked child from its parent without a system call | both |
 //! | [`error`] | every way in which a call can fail, and its errno | both |
 //! | [`sync`] | the only file that names std, loom or shuttle atomics | both |
 //!
@@ -47,7 +47,7 @@ pub mod clock;
 pub mod communicator;
 pub mod doorbell;
 pub mod error;
-mod fork;
+pub mod fork;
 pub mod futex;
 pub mod handshake;
 pub mod layout;

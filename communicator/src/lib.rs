@@ -2,12 +2,13 @@
 //!
 //! | module | role |
 //! |---|---|
-//! | [`cli`] | the command `shmuring` |
+//! | `cli` | the command `shmuring`: feature `cli`, on by default |
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
 //! | [`simulate`] | scheduling by LSN, simulated against page servers |
 #![deny(unsafe_code)]
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod server;
 pub mod service;

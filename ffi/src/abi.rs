@@ -38,6 +38,9 @@ macro_rules! layouts {
     };
 }
 
+#[cfg(feature = "communicator")]
+pub(crate) use layouts;
+
 layouts! {
     /// Every structure that lies in a region.
     LAYOUT:

@@ -34,6 +34,7 @@ const fn own_text(errno: c_int) -> Option<&'static CStr> {
         libc::EINTR => c"the wait was interrupted",
         libc::EOWNERDEAD => c"the wait timed out, and there is no communicator",
         libc::EINPROGRESS => c"a claimed mutation cannot be cancelled",
+        libc::ECANCELED => c"the request was cancelled, and its slot given back",
         libc::EALREADY => c"the request was already complete",
         libc::ENOTRECOVERABLE => c"a bug in shmuring was caught; do not use the handle any more",
         _ => return None,

@@ -2,6 +2,7 @@
 //!
 //! | file | role |
 //! |---|---|
+//! | `host` | the whole of it: page service, server, forgetting |
 //! | `reaper` | the thread: takes the role, admits what a dead one left, reaps, parks, drains |
 //! | `execute` | one read from claim to completion |
 //! | `lane` | mutations, one after the other in the order of their claims, committed in groups |
@@ -10,9 +11,11 @@
 //! published before the next group is applied, so none is re-run after something that came to depend on it.
 
 mod execute;
+mod host;
 mod lane;
 mod reaper;
 
+pub use host::{Host, HostError, HostOptions, Stopped};
 pub use reaper::{Served, Server, ServerOptions};
 
 use shmuring::communicator::Claim;

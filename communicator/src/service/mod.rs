@@ -2,6 +2,7 @@
 //!
 //! | file | role |
 //! |---|---|
+//! | [`spec`] | which service, in a string: `store:DIR` |
 //! | `error` | [`ServiceError`]: an errno, a sentence, and the block it is about |
 //! | [`store`] | embedded pages versioned by LSN: the default |
 //! | [`datadir`] | read-only pages of a PostgreSQL data directory |
@@ -12,6 +13,7 @@
 
 pub mod datadir;
 mod error;
+pub mod spec;
 pub mod store;
 
 pub(crate) use error::Rel;
@@ -198,7 +200,7 @@ pub(crate) fn check_read(rel: RelTag, block: u32, count: u32, out: &[u8]) -> Res
         return Err(ServiceError::invalid(format!("{count} blocks into a buffer of {} bytes", out.len())));
     }
     if block.checked_add(count).is_none() {
-        return Err(ServiceError::invalid(format!("blocks {block}+{count} of {}", error::Rel(rel))));
+        return Err(ServiceError::invalid(format!("blocks {block}+{count} of {}", Rel(rel))));
     }
     Ok(())
 }

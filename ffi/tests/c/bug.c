@@ -4,6 +4,7 @@
  * serves.
  */
 #include "check.h"
+#include "shmuring/host.h"
 
 #ifdef __cplusplus
 extern "C"
@@ -46,6 +47,39 @@ static void in_a_backend(struct shmuring_region *region, struct shmuring_backend
 	GIVES(shmuring_backend_free(b), 0);
 }
 
+/* Whoever knows what a communicator left half done may not be told that its role is free: it ends with the process. */
+static void in_a_communicator(const char *path)
+{
+	struct shmuring_region *region = region_at(path);
+	struct shmuring_backend *b = backend_of(region, 0, 2);
+	struct shmuring_communicator *c = NULL;
+	struct shmuring_host_config config;
+	struct shmuring_host *host = NULL;
+	struct shmuring_claim claim;
+	struct shmuring_error err;
+	shmuring_ref ref;
+
+	shmuring_test_panic();
+	GIVES(shmuring_communicator_take_role(region, &c, &err), SHMURING_ERR_BUG);
+	CHECK(c == NULL && err.code == SHMURING_ERR_BUG && strstr(err.text, "bug") != NULL);
+	memset(&config, 0, sizeof(config));
+	shmuring_test_panic();
+	GIVES(shmuring_host_start(&config, &host, &err), SHMURING_ERR_BUG);
+	CHECK(host == NULL && err.code == SHMURING_ERR_BUG && strstr(err.text, "bug") != NULL);
+
+	GIVES(shmuring_communicator_take_role(region, &c, &err), 0);
+	ref = shmuring_start_get_page(b, rel(), 1, 1);
+	GIVES(shmuring_communicator_reap(c, SHMURING_STATE_COPYING, &claim, 1), 1);
+	CHECK(claim.ref == ref);
+	shmuring_test_panic();
+	GIVES(shmuring_claim_complete(c, ref, 1, 0), SHMURING_ERR_BUG);
+	GIVES(shmuring_claim_complete(c, ref, 1, 0), SHMURING_ERR_BUG);
+	GIVES(shmuring_communicator_reap(c, SHMURING_STATE_COPYING, &claim, 1), SHMURING_ERR_BUG);
+	GIVES(shmuring_communicator_release_role(c), SHMURING_ERR_BUG);
+	GIVES(shmuring_backend_free(b), 0);
+	GIVES(shmuring_region_detach(region), SHMURING_ERR_IN_USE);
+}
+
 int main(int argc, char **argv)
 {
 	struct shmuring_wait brief = {0, NULL, 0};
@@ -78,5 +112,6 @@ int main(int argc, char **argv)
 	GIVES(shmuring_server_settle(server, &brief), SHMURING_ERR_BUG);
 	GIVES(shmuring_server_end(server), 0);
 	GIVES(shmuring_region_detach(region), 0);
+	in_a_communicator(argv[1]);
 	return 0;
 }
