@@ -1,19 +1,20 @@
-//! Operations of a backend.
+//! Operations of a backend that hand requests in, give them up, or settle them.
 
 use shmuring::backend::{Backend, Cancelled, SlotRef, Wait};
 use shmuring::communicator::Communicator;
 use shmuring::error::Error;
 use shmuring::region::Region;
 use shmuring::ring::Producer;
-use shmuring::slot::{owner, State, Word};
+use shmuring::slot::State;
 
 use crate::driver::{Case, Side};
 use crate::support::process::hang;
 use crate::tracee::{stop_here, Marks};
-use crate::world::{fill, with_request, Kind, World, NOW, SLOTS, VICTIMS};
+use crate::world::{fill, leave_unhinted, with_request, Kind, World, NOW, SLOTS, VICTIMS};
 use Kind::{Read, ReadPool, ReadTwo, Truncate, Write};
 
-const BASE: Case = Case {
+/// What most of them have.
+pub const BASE: Case = Case {
     name: "",
     side: Side::Backend,
     kinds: &[Read],
@@ -26,7 +27,7 @@ const BASE: Case = Case {
 };
 const MIXED: &[Kind] = &[Read, Truncate, Write, ReadPool(0)];
 /// Long enough for the stepping of what comes before its end.
-const LONG: Wait<'static> = Wait { until: u64::MAX, interrupt: None };
+pub const LONG: Wait<'static> = Wait { until: u64::MAX, interrupt: None };
 
 pub const SUBMIT: &[Case] = &[
     Case { name: "fill", victim: |r, m| fill_one(r, m, Read), ..BASE },
@@ -73,37 +74,6 @@ pub const SUBMIT: &[Case] = &[
         stage: half_fill_ring,
         ..BASE
     },
-];
-
-pub const WAIT: &[Case] = &[
-    Case { name: "wait for what is complete", victim: wait, stage: |w| w.serve(), ..BASE },
-    Case {
-        name: "wait, and the completion comes while it polls",
-        victim: wait,
-        stage: |w| w.claim(State::Processing),
-        hook: Some(|w, n| n >= 60 && serve(w)),
-        ..BASE
-    },
-    Case {
-        name: "wait, and the completion comes before it sleeps",
-        kinds: &[Truncate],
-        victim: wait_mutation,
-        stage: |w| w.claim(State::Processing),
-        hook: Some(|w, _| w.word(0).waiter() && serve(w)),
-        few_rounds: true,
-        ..BASE
-    },
-    Case {
-        name: "wait, asleep, and the completion wakes it",
-        victim: wait,
-        stage: |w| w.claim(State::Processing),
-        few_rounds: true,
-        asleep: Some(|w| w.serve()),
-        ..BASE
-    },
-    Case { name: "wait whose time is up", victim: wait_in_vain, stage: |w| w.claim(State::Processing), ..BASE },
-    Case { name: "finish a read", victim: finish, stage: |w| w.serve(), ..BASE },
-    Case { name: "finish a mutation", kinds: &[Truncate], victim: finish_mutation, stage: |w| w.serve(), ..BASE },
 ];
 
 pub const CANCEL: &[Case] = &[
@@ -153,7 +123,17 @@ pub const CANCEL: &[Case] = &[
         ..BASE
     },
     Case {
-        name: "cancel of Copying, registered buffer, to the deadline",
+        name: "cancel of Copying, registered buffer, asleep, which ends in Processing",
+        kinds: &[ReadPool(0)],
+        victim: |r, m| cancel(r, m, ReadPool(0)),
+        stage: |w| w.claim(State::Copying),
+        asleep: Some(|w| {
+            suspend(w);
+        }),
+        ..BASE
+    },
+    Case {
+        name: "cancel of Copying, registered buffer, whose time is up",
         kinds: &[ReadPool(0)],
         victim: cancel_in_vain,
         stage: |w| w.claim(State::Copying),
@@ -223,7 +203,7 @@ fn serving(w: &mut World<'_>) {
     w.succeed().unwrap();
 }
 
-fn serve(w: &mut World<'_>) -> bool {
+pub fn serve(w: &mut World<'_>) -> bool {
     w.serve();
     true
 }
@@ -253,11 +233,11 @@ fn half_fill_ring(w: &mut World<'_>) {
     leave_room(w, 2);
 }
 
-fn owner_of(region: &Region) -> Backend<'_> {
+pub fn owner_of(region: &Region) -> Backend<'_> {
     Backend::attach(region, 0, VICTIMS).unwrap()
 }
 
-fn fill_all(b: &mut Backend<'_>, m: &Marks, kinds: &[Kind]) -> Vec<SlotRef> {
+pub fn fill_all(b: &mut Backend<'_>, m: &Marks, kinds: &[Kind]) -> Vec<SlotRef> {
     (0..).zip(kinds).map(|(slot, kind)| fill(b, slot, *kind, m.base + 2 * slot)).collect()
 }
 
@@ -302,51 +282,11 @@ fn submit_second(region: &Region, m: &Marks) {
     m.end();
 }
 
-fn submitted<'r>(region: &'r Region, m: &Marks, kind: Kind) -> (Backend<'r>, SlotRef) {
+pub fn submitted<'r>(region: &'r Region, m: &Marks, kind: Kind) -> (Backend<'r>, SlotRef) {
     let mut b = owner_of(region);
     let r = fill(&mut b, 0, kind, m.base);
     b.submit(r).unwrap();
     (b, r)
-}
-
-fn wait_for(region: &Region, m: &Marks, kind: Kind, wait: &Wait<'_>) {
-    let (mut b, r) = submitted(region, m, kind);
-    // Polls a few hundred times, and no longer some thousand times, before it sleeps.
-    for _ in 0..4 {
-        assert!(b.wait(r, &NOW).is_err());
-    }
-    m.begin();
-    let waited = b.wait(r, wait);
-    assert!(waited == Ok(()) || waited == Err(Error::TimedOut), "{waited:?}");
-    m.end();
-}
-
-fn wait(region: &Region, m: &Marks) {
-    wait_for(region, m, Read, &LONG);
-}
-
-fn wait_mutation(region: &Region, m: &Marks) {
-    wait_for(region, m, Truncate, &LONG);
-}
-
-fn wait_in_vain(region: &Region, m: &Marks) {
-    wait_for(region, m, Read, &NOW);
-}
-
-fn finish_one(region: &Region, m: &Marks, kind: Kind) {
-    let (mut b, r) = submitted(region, m, kind);
-    m.begin();
-    b.result(r).unwrap();
-    b.finish(r).unwrap();
-    m.end();
-}
-
-fn finish(region: &Region, m: &Marks) {
-    finish_one(region, m, Read);
-}
-
-fn finish_mutation(region: &Region, m: &Marks) {
-    finish_one(region, m, Truncate);
 }
 
 fn cancel_filling(region: &Region, m: &Marks) {
@@ -368,8 +308,7 @@ fn cancel(region: &Region, m: &Marks, kind: Kind) {
 fn cancel_in_vain(region: &Region, m: &Marks) {
     let (mut b, r) = submitted(region, m, ReadPool(0));
     m.begin();
-    // One sleep: it asks whether the communicator is dead after 10 ms.
-    assert_eq!(b.cancel(r, &Wait::for_ms(8)), Err(Error::TimedOut));
+    assert_eq!(b.cancel(r, &NOW), Err(Error::TimedOut));
     m.end();
 }
 
@@ -411,10 +350,7 @@ fn leave_unclaimed(w: &mut World<'_>) {
     for (slot, kind) in (0..).zip(FOUND_UNCLAIMED) {
         let r = fill(&mut b, slot, *kind, w.base + 2 * slot);
         match slot {
-            0 | 2 => {
-                let filling = Word::new(State::Filling, r.generation, 0);
-                owner::submit(&w.parts.slots[slot as usize], filling);
-            }
+            0 | 2 => leave_unhinted(w.parts, r),
             1 => {
                 b.submit(r).unwrap();
                 assert_eq!(b.cancel(r, &NOW), Ok(Cancelled::Withdrawn));

@@ -9,6 +9,7 @@ use shmuring::request::Completion;
 use shmuring::ring;
 use shmuring::slot::State;
 
+use crate::clock;
 use crate::driver::{Case, Side};
 use crate::support::process::{hang, Board, BLOCK};
 use crate::tracee::{stop_here, Marks};
@@ -40,6 +41,7 @@ pub const REAP: &[Case] = &[
     },
     Case { name: "reap and claim, hints of the bitmap", victim: reap_later, stage: ask_by_bitmap, ..BASE },
     Case { name: "reap, deliver and complete at once", victim: reap_at_once, stage: ask_five, ..BASE },
+    Case { name: "audit finds what was never hinted at", prepare: ask_without_hint, victim: audit, ..BASE },
     Case { name: "park, with nothing to do", victim: park, ..BASE },
     Case { name: "park, with something to do", victim: park_busy, stage: ask_one, ..BASE },
 ];
@@ -112,6 +114,13 @@ fn ask_by_bitmap(w: &mut World<'_>) {
     }
 }
 
+/// An owner that stops between the word and the push; then another.
+fn ask_without_hint(w: &mut World<'_>) {
+    w.communicator = None;
+    w.ask_unhinted(4, Truncate);
+    w.ask_unhinted(5, Read);
+}
+
 fn ask_two(w: &mut World<'_>) {
     w.communicator = None;
     ask_all(w, &[ReadTwo, Truncate]);
@@ -173,6 +182,19 @@ fn reap_at_once(region: &Region, m: &Marks) {
         n += c.reap(32, State::Copying, |claim| answer(board, claim));
     }
     m.end();
+}
+
+fn audit(region: &Region, m: &Marks) {
+    let parts = region.parts();
+    let mut c = role(region, &parts);
+    let board = m.board();
+    clock::move_on(2);
+    assert_eq!(c.audit(State::Processing, drop), 0, "the first look only suspects");
+    clock::move_on(2);
+    m.begin();
+    let n = c.audit(State::Processing, |claim| answer(board, claim));
+    m.end();
+    assert_eq!(n, 2);
 }
 
 fn park(region: &Region, m: &Marks) {

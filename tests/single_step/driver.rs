@@ -52,7 +52,8 @@ pub struct Case {
     pub stage: fn(&mut World<'_>),
     /// Asked before each instruction, with the number of those executed, until it has done something.
     pub hook: Option<fn(&mut World<'_>, usize) -> bool>,
-    /// Whether rounds of a loop are left out, all but the first and the last few: it polls as another case does.
+    /// Whether rounds of a loop are left out, all but the first and the last few: it polls as "wait whose time is up" does, or
+    /// fills memory of its own.
     pub few_rounds: bool,
     /// When it is found asleep for the first time: what is to wake it.
     pub asleep: Option<fn(&mut World<'_>)>,
@@ -170,84 +171,84 @@ fn all(site: &Site, cases: &[Case], fault: Fault) -> Result<(), String> {
 }
 
 fn every_instruction(w: &mut World<'_>, case: &Case) -> Result<Figures, String> {
-    let mut killing = Killing::of(w, case)?;
-    let trace = std::mem::take(&mut killing.trace);
+    let trace = follow(w, case)?;
+    let mut killing = Killing::at_any(&trace, case);
     let mut figures = Figures { instructions: (trace.at.len() - trace.go) as u32, kills: 1, ..Figures::default() };
     let skipped = if case.few_rounds { trace.middle_rounds() } else { HashSet::new() };
-    for k in (trace.go..trace.at.len()).filter(|k| !skipped.contains(k)) {
+    let between = (trace.go..trace.at.len()).filter(|k| !skipped.contains(k)).map(|k| (k, false));
+    let inside = trace.asleep.iter().map(|k| (*k, true));
+    for (k, is_inside) in between.chain(inside) {
         w.board.set(INSTRUCTION, (k - trace.go) as u32);
-        figures.stepped += u32::from(killing.at(w, case, &trace, k, false)?);
+        let stepped = killing.kill(w, k, is_inside)?;
         figures.kills += 1;
-    }
-    for k in &trace.asleep {
-        w.board.set(INSTRUCTION, (k - trace.go) as u32);
-        figures.stepped += u32::from(killing.at(w, case, &trace, *k, true)?);
-        figures.kills += 1;
-        figures.asleep += 1;
+        figures.asleep += u32::from(is_inside);
+        figures.stepped += u32::from(stepped);
     }
     Ok(figures)
 }
 
-/// The ways to every instruction of a case.
-struct Killing {
-    trace: Trace,
-    /// From the mark.
+/// Steps a victim through the whole operation; it is killed at its end.
+fn follow(w: &mut World<'_>, case: &Case) -> Result<Trace, String> {
+    let mut t = begin(w, case)?;
+    let mut trace = Trace::default();
+    let mut go = None;
+    while !t.is_over() {
+        let k = trace.at.len();
+        trace.at.push(t.at()?);
+        if t.has_begun() {
+            let go = *go.get_or_insert(k);
+            w.board.set(INSTRUCTION, (k - go) as u32);
+            if trace.acted.is_none() && case.hook.is_some_and(|hook| hook(w, k - go)) {
+                trace.acted = Some(k);
+            }
+        }
+        if !t.step_within(ASLEEP)? {
+            trace.asleep.extend(go.map(|_| k));
+            if let (Some(act), None) = (case.asleep, trace.acted) {
+                act(w);
+                (trace.acted, trace.in_its_sleep) = (Some(k), true);
+            }
+            t.stopped()?;
+        }
+        w.board.add(HEART);
+    }
+    trace.go = go.ok_or("the operation has not one instruction")?;
+    end(w, case, t, false)?;
+    Ok(trace)
+}
+
+/// Kills at the instructions of a case.
+struct Killing<'c> {
+    case: &'c Case,
+    trace: &'c Trace,
+    /// The ways to each from the mark.
     ways: Vec<Way>,
-    /// From where others had acted.
+    /// And from where others had acted.
     later: Vec<Way>,
     /// Whether the living go on first next time.
     turn: bool,
 }
 
-impl Killing {
-    /// Steps a victim through the whole operation; it is killed at its end.
-    fn of(w: &mut World<'_>, case: &Case) -> Result<Self, String> {
-        let mut t = begin(w, case)?;
-        let mut trace = Trace::default();
-        let mut go = None;
-        while !t.is_over() {
-            let k = trace.at.len();
-            trace.at.push(t.at()?);
-            if t.has_begun() {
-                let go = *go.get_or_insert(k);
-                w.board.set(INSTRUCTION, (k - go) as u32);
-                if trace.acted.is_none() && case.hook.is_some_and(|hook| hook(w, k - go)) {
-                    trace.acted = Some(k);
-                }
-            }
-            if !t.step_within(ASLEEP)? {
-                trace.asleep.push(k);
-                if let (Some(act), None) = (case.asleep, trace.acted) {
-                    act(w);
-                    (trace.acted, trace.in_its_sleep) = (Some(k), true);
-                }
-                t.stopped()?;
-            }
-            w.board.add(HEART);
-        }
-        trace.go = go.ok_or("the operation has not one instruction")?;
-        trace.asleep.retain(|k| *k >= trace.go);
+impl<'c> Killing<'c> {
+    fn at_any(trace: &'c Trace, case: &'c Case) -> Self {
         let ways_from = |from| ways(&trace.at, from, CAN_RUN);
-        let later = trace.resumed().map(ways_from).unwrap_or_default();
-        let killing = Self { ways: ways_from(0), later, trace, turn: false };
-        end(w, case, t, false)?;
-        Ok(killing)
+        Self { case, trace, ways: ways_from(0), later: trace.resumed().map(ways_from).unwrap_or_default(), turn: false }
     }
 
     /// Kills a victim that has executed the instructions before `k`; or, `inside` of it, one that sleeps in it. Whether it
     /// had to be stepped all the way.
-    fn at(&mut self, w: &mut World<'_>, case: &Case, trace: &Trace, k: usize, inside: bool) -> Result<bool, String> {
+    fn kill(&mut self, w: &mut World<'_>, k: usize, inside: bool) -> Result<bool, String> {
         self.turn = !self.turn;
         for retry in 0..=RETRIES {
             let stepped = retry == RETRIES;
-            let mut t = begin(w, case)?;
-            self.lead(&mut t, w, case, trace, k, stepped)?;
-            let mut is_there = !t.is_over() && t.at()? == trace.at[k];
+            let mut t = begin(w, self.case)?;
+            self.lead(&mut t, w, k, stepped)?;
+            let mut is_there = !t.is_over() && t.at()? == self.trace.at[k];
             if is_there && inside {
                 is_there = !t.step_within(ASLEEP)?;
             }
-            end(w, case, t, self.turn)?;
-            if is_there || stepped {
+            end(w, self.case, t, self.turn)?;
+            if is_there {
                 return Ok(stepped);
             }
         }
@@ -255,30 +256,26 @@ impl Killing {
     }
 
     /// Leads a victim to instruction `k`.
-    fn lead(
-        &self,
-        t: &mut Tracee,
-        w: &mut World<'_>,
-        case: &Case,
-        trace: &Trace,
-        k: usize,
-        stepped: bool,
-    ) -> Result<(), String> {
-        let all_steps = |n| Way { run: None, steps: n };
+    fn lead(&self, t: &mut Tracee, w: &mut World<'_>, k: usize, stepped: bool) -> Result<(), String> {
+        let (case, trace) = (self.case, self.trace);
+        let way = |ways: &[Way], n: usize| if stepped { Way { run: None, steps: n } } else { ways[n] };
         let Some((acted, resumed)) = trace.acted.zip(trace.resumed()).filter(|(_, resumed)| *resumed <= k) else {
-            return go(t, if stepped { all_steps(k) } else { self.ways[k] });
+            return go(t, way(&self.ways, k));
         };
-        go(t, if stepped { all_steps(acted) } else { self.ways[acted] })?;
+        go(t, way(&self.ways, acted))?;
         if t.is_over() {
             return Ok(());
         }
-        if !trace.in_its_sleep {
-            case.hook.map(|hook| hook(w, acted - trace.go));
-        } else if !t.step_within(ASLEEP)? {
+        if trace.in_its_sleep {
+            let is_asleep = !t.step_within(ASLEEP)?;
             case.asleep.iter().for_each(|act| act(w));
-            t.stopped()?;
+            if is_asleep {
+                t.stopped()?;
+            }
+        } else {
+            case.hook.map(|hook| hook(w, acted - trace.go));
         }
-        go(t, if stepped { all_steps(k - resumed) } else { self.later[k - resumed] })
+        go(t, way(&self.later, k - resumed))
     }
 }
 

@@ -6,12 +6,14 @@
 //! lost or run twice, and no cancelled registered buffer written.
 //!
 //! `tracee` the victim, stepped by ptrace; `trace` the shortest way to an instruction; `driver` the kills; `world` the
-//! living; `recovery` what they must see; `backends` and `communicators` the operations.
+//! living; `recovery` what they must see; `backends`, `waits` and `communicators` the operations; `clock` their
+//! time.
 //!
 //! Run by ci/single_step.sh, optimised: a debug build has some ten times the instructions.
 #![cfg(not(any(feature = "loom", feature = "shuttle")))]
 
 mod backends;
+mod clock;
 mod communicators;
 mod driver;
 mod recovery;
@@ -19,6 +21,7 @@ mod recovery;
 mod support;
 mod trace;
 mod tracee;
+mod waits;
 mod world;
 
 use driver::{kill_everywhere, Case};
@@ -36,7 +39,7 @@ fn a_backend_may_die_at_every_instruction_of_submit() {
 
 #[test]
 fn a_backend_may_die_at_every_instruction_of_wait_and_finish() {
-    survive("wait", backends::WAIT);
+    survive("wait", waits::WAIT);
 }
 
 #[test]

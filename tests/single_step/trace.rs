@@ -58,9 +58,14 @@ impl Way {
 pub fn ways(at: &[u64], from: usize, can_run: bool) -> Vec<Way> {
     let mut ways = vec![Way { run: None, steps: 0 }];
     let mut met: HashMap<u64, usize> = HashMap::new();
-    for address in at.iter().skip(from + 1) {
+    for (last, address) in at.iter().skip(from).zip(at.iter().skip(from + 1)) {
         let before = ways[ways.len() - 1];
         let mut way = Way { steps: before.steps + 1, ..before };
+        if last == address {
+            // An instruction that repeats itself, each time a step: a breakpoint meets it once.
+            ways.push(way);
+            continue;
+        }
         let hits = met.entry(*address).or_default();
         *hits += 1;
         // A breakpoint where the victim stands would be met at once, or not: not worth telling.
@@ -93,6 +98,14 @@ mod tests {
         assert_eq!(ways[15], Way { run: Some((30, 1)), steps: 0 });
         assert_eq!(ways[4].cost(), 1);
         assert!(ways[13].cost() <= 4);
+    }
+
+    #[test]
+    fn an_instruction_that_repeats_itself_is_met_once() {
+        let ways = ways(&[1, 2, 5, 5, 5, 7, 5], 0, true);
+        assert_eq!((ways[2].run, ways[2].steps), (Some((5, 1)), 0));
+        assert_eq!((ways[4].run, ways[4].steps), (Some((5, 1)), 2));
+        assert_eq!((ways[6].run, ways[6].steps), (Some((7, 1)), 1));
     }
 
     #[test]

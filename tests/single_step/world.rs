@@ -108,6 +108,11 @@ pub fn fill(b: &mut Backend<'_>, slot: u32, kind: Kind, number: u32) -> SlotRef 
     with_request(kind, number, |r| b.fill(slot, r)).unwrap()
 }
 
+/// Makes a filled slot Submitted, and goes no further.
+pub fn leave_unhinted(parts: &Parts<'_>, at: SlotRef) {
+    owner::submit(&parts.slots[at.slot as usize], Word::new(State::Filling, at.generation, 0));
+}
+
 /// Serves one request: the pages that its number says; what a mutation did is noted before its answer.
 pub fn answer(board: Board, mut claim: Claim<'_>) {
     let (op, block, count) = (claim.job().opcode, claim.job().block, u32::from(claim.job().count));
@@ -260,16 +265,25 @@ impl<'s> World<'s> {
     }
 
     /// The living backend asks.
-    pub fn ask(&mut self, slot: u32, kind: Kind) -> Asked {
+    pub fn ask(&mut self, slot: u32, kind: Kind) {
+        let at = self.fill(slot, kind);
+        self.other.submit(at).unwrap();
+    }
+
+    /// It asks, and stops before the push.
+    pub fn ask_unhinted(&mut self, slot: u32, kind: Kind) {
+        let at = self.fill(slot, kind);
+        leave_unhinted(self.parts, at);
+    }
+
+    fn fill(&mut self, slot: u32, kind: Kind) -> SlotRef {
         let number = self.number();
         if let Kind::WritePool(index) = kind {
             self.paint(index, &page(number));
         }
         let at = fill(&mut self.other, slot, kind, number);
-        self.other.submit(at).unwrap();
-        let asked = Asked { at, kind, number };
-        self.asked.push(asked);
-        asked
+        self.asked.push(Asked { at, kind, number });
+        at
     }
 
     /// The living backend gives a request up.
