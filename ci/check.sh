@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 checks=("$@")
-[ ${#checks[@]} -gt 0 ] || checks=(deps structure lint test single_step kill nopanic instructions model loom fuzz)
+[ ${#checks[@]} -gt 0 ] || checks=(deps structure lint test single_step kill sanitize nopanic instructions model loom fuzz)
 
 summary=""
 for check in "${checks[@]}"; do
