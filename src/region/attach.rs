@@ -9,7 +9,7 @@ use super::mapping::Mapping;
 use super::{Origin, Region};
 use crate::error::{Error, Result};
 use crate::handshake;
-use crate::layout::{layout_hash, Config, Geometry, Header, ABI_VERSION, FEATURES};
+use crate::layout::{layout_hash, Geometry, Header, ABI_VERSION, FEATURES};
 use crate::liveness::{open_file, reopen_file, LockFile};
 
 /// What of a header survives the checks.
