@@ -54,6 +54,15 @@ fn every_call_of_a_backend_works_beside_a_communicator_of_another_process() {
 }
 
 #[test]
+fn the_quick_start_of_the_readme_reads_a_page() {
+    let scratch = Scratch::new("quickstart");
+    let program = built("quickstart", &scratch);
+    let region = region_in(&scratch.0, 8);
+    let _server = Server::of(&region);
+    assert_eq!(run(Command::new(program).arg(&region)), "block 7 begins with 07\n");
+}
+
+#[test]
 fn two_processes_share_a_communicator() {
     let scratch = Scratch::new("two");
     let program = built("smoke", &scratch);

@@ -48,7 +48,8 @@ static inline const struct shmuring_backend_head *shmuring_head_(const struct sh
  * Whether a request is complete.
  *
  * Returns 1: finish it; 0: not yet. SHMURING_ERR_STALE, _NOT_COMPLETED if it was not submitted, _BAD_SLOT,
- * _WRONG_PROCESS, _DETACHED. [fast], but for any thread, and no system call. `b` is not NULL.
+ * _WRONG_PROCESS, _DETACHED. [fast], without a system call. `b` is not NULL, and the thread is the handle's: where a
+ * look at the word is enough, neither is checked.
  */
 static inline int shmuring_poll(const struct shmuring_backend *b, shmuring_ref ref)
 {
@@ -70,8 +71,8 @@ static inline int shmuring_poll(const struct shmuring_backend *b, shmuring_ref r
 }
 
 /*
- * State of a slot of the range, SHMURING_STATE_*; SHMURING_ERR_BAD_SLOT, _WRONG_PROCESS, _DETACHED. [fast], but for any
- * thread, and no system call. `b` is not NULL.
+ * State of a slot of the range, SHMURING_STATE_*; SHMURING_ERR_BAD_SLOT, _WRONG_PROCESS, _DETACHED. [fast], as
+ * shmuring_poll.
  */
 static inline int shmuring_state(const struct shmuring_backend *b, uint32_t number)
 {
