@@ -9,7 +9,10 @@
 //! Offsets and indexes only, no pointer. Producer-written, consumer-written and read-mostly fields never share a
 //! 128-byte pair of cache lines. docs/layout.md draws the byte rulers.
 
-use crate::error::{Error, Result};
+mod geometry;
+
+pub use geometry::{Geometry, MAX_SLOTS};
+
 use crate::request::{Completion, RawExtra, RawRequest, RawVector, Words};
 use crate::sync::{AtomicU32, AtomicU64, Tally, UnsafeCell};
 
@@ -19,8 +22,6 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"shmuring");
 pub const ABI_VERSION: u32 = 1;
 /// Features that a region can require of whoever attaches. None yet.
 pub const FEATURES: u64 = 0;
-/// Most request slots a region can have (a ring cell has 24 bits for one, and one value means "empty").
-pub const MAX_SLOTS: u32 = (1 << 24) - 2;
 /// Most buffer pools, the bounce pool (0) included.
 pub const MAX_POOLS: usize = 16;
 /// The block size unless the creator says otherwise, in bytes: PostgreSQL's.
@@ -290,7 +291,7 @@ const _: () = {
     use core::mem::{align_of, offset_of, size_of};
 
     assert!(size_of::<Config>() == 120 && align_of::<Config>() == 8);
-    assert!(size_of::<Header>() == 1152 && size_of::<Header>() <= HEADER_SPAN as usize);
+    assert!(size_of::<Header>() == 1152 && size_of::<Header>() <= geometry::HEADER_SPAN as usize);
     assert!(offset_of!(Header, magic) == 0 && offset_of!(Header, config) == 8);
     assert!(offset_of!(Header, tail) == 128 && offset_of!(Header, head) == 256);
     assert!(offset_of!(Header, parked) == 384 && offset_of!(Header, sequence) == 512);
@@ -344,73 +345,6 @@ pub const fn layout_hash() -> u64 {
     h
 }
 
-const HEADER_SPAN: u64 = 4096;
-const ROLE_STATS_SPAN: u64 = 1024;
-
-/// Sizes of a region and where its parts lie, in bytes from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Request slots.
-    pub slots: u32,
-    /// Cells of the submission ring: a power of two, at least twice the slots (R7).
-    pub capacity: u32,
-    /// Bounce buffers a slot.
-    pub bounce_per_slot: u32,
-    /// Bytes of a block.
-    pub block_size: u32,
-    /// Words of the pending bitmap.
-    pub pending_words: u32,
-    /// Role statistics, pending bitmap, owner statistics, slots, cells, bounce buffers.
-    pub offsets: [u64; 6],
-    /// Bytes in all.
-    pub total_len: u64,
-}
-
-impl Geometry {
-    /// The region for so many slots, bounce buffers a slot and bytes a block; `BadGeometry` for sizes that make no
-    /// sense.
-    pub const fn new(slots: u32, bounce_per_slot: u32, block_size: u32) -> Result<Self> {
-        if slots == 0 || slots > MAX_SLOTS || bounce_per_slot > 1024 {
-            return Err(Error::BadGeometry);
-        }
-        if !block_size.is_power_of_two() || block_size < 512 || block_size > 65536 {
-            return Err(Error::BadGeometry);
-        }
-        // At most 2 * (2^24 - 2), rounded up to a power of two: fits.
-        let capacity = if slots < 4 { 8 } else { (slots * 2).next_power_of_two() };
-        let pending_words = slots.div_ceil(64);
-        let n = slots as u64;
-        let role_stats = HEADER_SPAN;
-        let pending = role_stats + ROLE_STATS_SPAN;
-        let owner_stats = (pending + pending_words as u64 * 8).next_multiple_of(128);
-        let first_slot = owner_stats + n * 256;
-        let cells = first_slot + n * 512;
-        let bounce = (cells + capacity as u64 * 64).next_multiple_of(4096);
-        // Largest: 2^24 * 2^10 * 2^16 = 2^50, so no sum here overflows.
-        let total_len = bounce + n * bounce_per_slot as u64 * block_size as u64;
-        Ok(Self {
-            slots,
-            capacity,
-            bounce_per_slot,
-            block_size,
-            pending_words,
-            offsets: [role_stats, pending, owner_stats, first_slot, cells, bounce],
-            total_len,
-        })
-    }
-
-    /// Checks a header's own numbers against these, computed anew from its four sizes.
-    pub fn check(config: &Config) -> Result<Self> {
-        let g = Self::new(config.slots, config.bounce_per_slot, config.block_size)?;
-        let same = g.capacity == config.capacity && g.offsets == config.offsets && g.total_len == config.total_len;
-        if same {
-            Ok(g)
-        } else {
-            Err(Error::BadGeometry)
-        }
-    }
-}
-
 #[cfg(all(test, not(any(feature = "loom", feature = "shuttle"))))]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
@@ -438,44 +372,6 @@ mod tests {
         ];
         for pair in spans.windows(2) {
             assert!((pair[0].end - 1) / 128 < pair[1].start / 128, "{pair:?}");
-        }
-    }
-
-    #[test]
-    fn a_thousand_backends_of_eight_slots_take_less_than_8_mib() {
-        let g = Geometry::new(8000, 0, DEFAULT_BLOCK_SIZE).unwrap();
-        assert!(g.total_len < 8 << 20, "{} bytes", g.total_len);
-        assert_eq!(g.capacity, 16384);
-    }
-
-    #[test]
-    fn the_largest_region_does_not_overflow_and_larger_ones_are_refused() {
-        let g = Geometry::new(MAX_SLOTS, 1024, 65536).unwrap();
-        assert!(g.total_len > 1 << 49);
-        assert_eq!(Geometry::new(MAX_SLOTS + 1, 0, 8192), Err(Error::BadGeometry));
-        assert_eq!(Geometry::new(0, 0, 8192), Err(Error::BadGeometry));
-        assert_eq!(Geometry::new(1, 1025, 8192), Err(Error::BadGeometry));
-        assert_eq!(Geometry::new(1, 1, 8191), Err(Error::BadGeometry));
-    }
-
-    #[test]
-    fn parts_are_aligned_and_do_not_overlap() {
-        for slots in [1, 3, 4, 63, 64, 65, 8000] {
-            let g = Geometry::new(slots, 2, 8192).unwrap();
-            let n = u64::from(slots);
-            let ends = [
-                g.offsets[0] + 896,
-                g.offsets[1] + u64::from(g.pending_words) * 8,
-                g.offsets[2] + n * 256,
-                g.offsets[3] + n * 512,
-                g.offsets[4] + u64::from(g.capacity) * 64,
-                g.offsets[5] + n * 2 * 8192,
-            ];
-            for (i, end) in ends.iter().enumerate() {
-                let next = g.offsets.get(i + 1).copied().unwrap_or(g.total_len);
-                assert!(*end <= next && g.offsets[i] % 64 == 0, "{slots} slots, part {i}");
-            }
-            assert!(g.capacity >= 2 * slots && g.capacity.is_power_of_two());
         }
     }
 }
