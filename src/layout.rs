@@ -2,16 +2,19 @@
 //!
 //! # What
 //! A region is, in this order: [`Header`], [`RoleStats`], the pending bitmap, an [`OwnerStats`] a slot, the request
-//! slots, the cells of the submission ring, the bounce buffers. [`Geometry`] computes the offsets from four numbers; an
-//! attaching process computes them again and compares, so no offset read from shared memory is ever used.
+//! slots, the cells of the submission ring, the bounce buffers, the last-written table, the relation sizes (`tables`).
+//! [`Geometry`] computes the offsets from six numbers; an attaching process computes them again and compares, so no
+//! offset read from shared memory is ever used.
 //!
 //! # Invariants
 //! Offsets and indexes only, no pointer. Producer-written, consumer-written and read-mostly fields never share a
 //! 128-byte pair of cache lines. docs/layout.md draws the byte rulers.
 
 mod geometry;
+mod tables;
 
 pub use geometry::{Geometry, MAX_SLOTS};
+pub use tables::{SizeEntry, SizeSet, TableConfig, Tables, WrittenBucket, SET, WAYS};
 
 use crate::request::{Completion, RawExtra, RawRequest, RawVector, Words};
 use crate::sync::{AtomicU32, AtomicU64, Tally, UnsafeCell};
@@ -19,7 +22,7 @@ use crate::sync::{AtomicU32, AtomicU64, Tally, UnsafeCell};
 /// First eight bytes of a finished region: "shmuring", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"shmuring");
 /// Raised whenever the meaning of a byte changes.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// Features that a region can require of whoever attaches. None yet.
 pub const FEATURES: u64 = 0;
 /// Most buffer pools, the bounce pool (0) included.
@@ -125,6 +128,8 @@ pub struct Header {
     pub life: Life,
     /// Cross-check of the registered pools.
     pub pools: PoolCheck,
+    /// The tables behind the bounce buffers.
+    pub tables: Tables,
 }
 
 /// A cell of the submission ring: `lap << 24 | slot`, alone on its cache line.
@@ -243,7 +248,7 @@ pub const BUCKETS: usize = 24;
 #[repr(C, align(128))]
 pub struct OwnerStats {
     /// In the order of [`crate::stats::OwnerCounter`].
-    pub counters: [Tally; 8],
+    pub counters: [Tally; 16],
     /// Sampled latency from submit to result.
     pub latency: [Tally; BUCKETS],
 }
@@ -259,7 +264,7 @@ pub struct RoleStats {
 }
 
 // SAFETY: every field that two processes touch is an atomic or is handed over by the slot word (I1); the plain words of
-// `Config` are written before the magic's Release store and never after.
+// `Config` and `TableConfig` are written before the magic's Release store and never after.
 #[allow(unsafe_code)]
 unsafe impl Sync for Header {}
 // SAFETY: the cells of a slot are reached only by the party that its word names (I1); transitions carry the edges SL_n.
@@ -283,7 +288,7 @@ macro_rules! shared {
         )*
     };
 }
-shared!(Config, RawRequest, RawExtra, RawVector, Completion, Control);
+shared!(Config, TableConfig, RawRequest, RawExtra, RawVector, Completion, Control);
 
 // memoffset's span_of! is not const, so the spans are checked by the test below and the rest by the compiler.
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
@@ -291,19 +296,24 @@ const _: () = {
     use core::mem::{align_of, offset_of, size_of};
 
     assert!(size_of::<Config>() == 120 && align_of::<Config>() == 8);
-    assert!(size_of::<Header>() == 1152 && size_of::<Header>() <= geometry::HEADER_SPAN as usize);
+    assert!(size_of::<Header>() == 1280 && size_of::<Header>() <= geometry::HEADER_SPAN as usize);
     assert!(offset_of!(Header, magic) == 0 && offset_of!(Header, config) == 8);
     assert!(offset_of!(Header, tail) == 128 && offset_of!(Header, head) == 256);
     assert!(offset_of!(Header, parked) == 384 && offset_of!(Header, sequence) == 512);
     assert!(offset_of!(Header, any) == 640 && offset_of!(Header, role) == 768);
     assert!(offset_of!(Header, life) == 896 && offset_of!(Header, pools) == 1024);
+    assert!(offset_of!(Header, tables) == 1152);
 
     assert!(size_of::<Cell>() == 64 && size_of::<Slot>() == 512 && align_of::<Slot>() == 64);
     assert!(size_of::<RawRequest>() == 36 && size_of::<Completion>() == 20);
     assert!(offset_of!(Slot, word) == 0 && offset_of!(Slot, request) == 8 && offset_of!(Slot, result) == 44);
     assert!(offset_of!(Slot, control) == 64 && offset_of!(Slot, claim_seq) == 96);
     assert!(offset_of!(Slot, vector) == 128 && size_of::<RawVector>() == 384);
-    assert!(size_of::<OwnerStats>() == 256 && size_of::<RoleStats>() == 896);
+    assert!(size_of::<OwnerStats>() == 384 && size_of::<RoleStats>() == 896);
+    assert!(size_of::<TableConfig>() == 24 && size_of::<Tables>() == 128);
+    assert!(offset_of!(Tables, floor) == 24 && offset_of!(Tables, sizes_life) == 32);
+    assert!(size_of::<WrittenBucket>() == 64 && offset_of!(WrittenBucket, entries) == 8);
+    assert!(size_of::<SizeEntry>() == 32 && size_of::<SizeSet>() == 128);
     assert!(cfg!(target_endian = "little"), "the futex is the low half of the slot word");
 };
 
@@ -315,6 +325,7 @@ pub const fn layout_hash() -> u64 {
         ABI_VERSION as usize,
         size_of::<Header>(),
         size_of::<Config>(),
+        size_of::<Tables>(),
         size_of::<RoleStats>(),
         size_of::<OwnerStats>(),
         size_of::<Slot>(),
@@ -327,10 +338,13 @@ pub const fn layout_hash() -> u64 {
         core::mem::offset_of!(Header, head),
         core::mem::offset_of!(Header, parked),
         core::mem::offset_of!(Header, role),
+        core::mem::offset_of!(Header, tables),
         core::mem::offset_of!(RawRequest, opcode),
         core::mem::offset_of!(RawRequest, pool),
         BUCKETS,
         MAX_POOLS,
+        WAYS,
+        SET,
     ];
     let mut h: u64 = 0xcbf2_9ce4_8422_2325;
     let mut i = 0;
@@ -369,6 +383,7 @@ mod tests {
             span_of!(Header, role),
             span_of!(Header, life),
             span_of!(Header, pools),
+            span_of!(Header, tables),
         ];
         for pair in spans.windows(2) {
             assert!((pair[0].end - 1) / 128 < pair[1].start / 128, "{pair:?}");

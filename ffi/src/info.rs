@@ -34,7 +34,7 @@ pub unsafe extern "C" fn shmuring_region_size(
 ) -> c_int {
     guard(-libc::ENOTRECOVERABLE, || {
         let Some(bytes) = NonNull::new(bytes) else { return -libc::EFAULT };
-        match Region::size(&Options { slots, bounce_per_slot, block_size }) {
+        match Region::size(&Options { bounce_per_slot, block_size, ..Options::new(slots) }) {
             Ok(n) => {
                 // SAFETY: not null, and the caller's promise.
                 unsafe { bytes.write(n) };

@@ -8,7 +8,7 @@ use super::files;
 use super::mapping::Mapping;
 use super::{Origin, Region};
 use crate::error::{Error, Result};
-use crate::layout::{layout_hash, Config, Geometry, Header, ABI_VERSION, FEATURES, MAGIC};
+use crate::layout::{layout_hash, Config, Geometry, Header, TableConfig, ABI_VERSION, FEATURES, MAGIC};
 use crate::liveness::{open_file, reopen_file, LockFile};
 use crate::sync::ord;
 
@@ -37,7 +37,9 @@ pub(super) fn check(header: &Header, len: u64, lock_file: u64) -> Result<Checked
     if config.features & !FEATURES != 0 {
         return Err(Error::UnknownFeature);
     }
-    let geometry = Geometry::check(&config)?;
+    // SAFETY: as above; one copy, too.
+    let tables: TableConfig = header.tables.config.with(|c| unsafe { c.read_volatile() });
+    let geometry = Geometry::check(&config, &tables)?;
     if geometry.total_len > len {
         return Err(Error::TooShort);
     }

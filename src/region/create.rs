@@ -42,6 +42,8 @@ fn format(mapping: &Mapping, g: &Geometry, lock_file: u64) -> Result<()> {
     let header = mapping.header();
     // SAFETY: the cell is inside the mapping, and nobody reads it before the magic is there (RG_1).
     header.config.with_mut(|c| unsafe { c.write(config) });
+    // SAFETY: as above.
+    header.tables.config.with_mut(|c| unsafe { c.write(g.table_config()) });
     // ORD(RG_1): pairs with the Acquire in `check`; publishes the configuration and the cells.
     header.magic.store(MAGIC, ord!(RG_1, Release));
     Ok(())
