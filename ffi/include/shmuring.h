@@ -38,7 +38,7 @@ extern "C" {
 	(SHMURING_VERSION_MAJOR * 1000000 + SHMURING_VERSION_MINOR * 1000 + SHMURING_VERSION_PATCH)
 
 /* Version of what lies in a region. Raised whenever the meaning of a byte changes. */
-#define SHMURING_ABI_VERSION 1
+#define SHMURING_ABI_VERSION 2
 
 /*
  * The version of the library that was linked, as "major.minor.patch". Static; never NULL. Neither blocks nor
@@ -187,6 +187,9 @@ int shmuring_region_size(uint32_t slots, uint32_t bounce_per_slot, uint32_t bloc
 #define SHMURING_OWNER_FUTEX_WAITS 5
 #define SHMURING_OWNER_PENDING_PUSHES 6
 #define SHMURING_OWNER_LEFTOVERS 7
+#define SHMURING_OWNER_REL_SIZE_HITS 8
+#define SHMURING_OWNER_REL_SIZE_SPARED 9
+#define SHMURING_OWNER_REL_SIZE_MISSES 10
 
 /* Indexes of shmuring_role_stats.counters. */
 #define SHMURING_ROLE_CLAIMED 0
@@ -267,6 +270,20 @@ struct SHMURING_ALIGNED_(128) shmuring_pool_check {
 	uint64_t stride_and_count[SHMURING_MAX_POOLS];
 };
 
+/* What the creator fixed about the tables behind the bounce buffers. */
+struct shmuring_table_config {
+	uint32_t written_buckets;
+	uint32_t size_sets;
+	uint64_t offsets[2]; /* the last-written table, the relation sizes */
+};
+
+/* The words that hold for all of a table. */
+struct SHMURING_ALIGNED_(128) shmuring_tables {
+	struct shmuring_table_config config;
+	uint64_t floor;      /* no page counts as written before this LSN */
+	uint64_t sizes_life; /* the server life whose relation sizes are in the cache */
+};
+
 /* The first page of a region. */
 struct SHMURING_ALIGNED_(128) shmuring_header {
 	uint64_t magic;
@@ -279,6 +296,7 @@ struct SHMURING_ALIGNED_(128) shmuring_header {
 	struct shmuring_role role;
 	struct shmuring_life life;
 	struct shmuring_pool_check pools;
+	struct shmuring_tables tables;
 };
 
 /* Counters of the communicator's role. */
@@ -289,7 +307,7 @@ struct SHMURING_ALIGNED_(128) shmuring_role_stats {
 
 /* Counters of a slot owner, at the place of its first slot. */
 struct SHMURING_ALIGNED_(128) shmuring_owner_stats {
-	uint64_t counters[8];
+	uint64_t counters[16];
 	uint64_t latency[SHMURING_BUCKETS]; /* sampled, submit to result */
 };
 
@@ -356,6 +374,25 @@ struct SHMURING_ALIGNED_(64) shmuring_cell {
 	uint64_t value;
 };
 
+/* A bucket of the last-written table. */
+struct SHMURING_ALIGNED_(64) shmuring_written_bucket {
+	uint64_t evicted;    /* the largest LSN that has no entry any more */
+	uint64_t entries[7]; /* tag << 52 | LSN / 8 */
+};
+
+/* The size of a relation fork; the communicator writes it. */
+struct shmuring_size_entry {
+	uint64_t stamp; /* bit 0: whole; bit 1: set by a change; from bit 8 on the version */
+	uint64_t place; /* spc_oid << 32 | db_oid */
+	uint64_t size;  /* rel_number << 32 | blocks; UINT32_MAX: no such relation */
+	uint64_t lsn;   /* fork << 56 | LSN */
+};
+
+/* The entries that a relation fork may be in. */
+struct SHMURING_ALIGNED_(128) shmuring_size_set {
+	struct shmuring_size_entry entries[4];
+};
+
 /* C99 has no _Static_assert: there, an array of -1 ints is the error. */
 #if defined(__cplusplus)
 #define SHMURING_ASSERT_(condition, text) static_assert(condition, text)
@@ -403,7 +440,17 @@ SHMURING_AT_(shmuring_life, system_identifier, 8);
 SHMURING_SIZE_(shmuring_pool_check, 128);
 SHMURING_AT_(shmuring_pool_check, stride_and_count, 0);
 
-SHMURING_SIZE_(shmuring_header, 1152);
+SHMURING_SIZE_(shmuring_table_config, 24);
+SHMURING_AT_(shmuring_table_config, written_buckets, 0);
+SHMURING_AT_(shmuring_table_config, size_sets, 4);
+SHMURING_AT_(shmuring_table_config, offsets, 8);
+
+SHMURING_SIZE_(shmuring_tables, 128);
+SHMURING_AT_(shmuring_tables, config, 0);
+SHMURING_AT_(shmuring_tables, floor, 24);
+SHMURING_AT_(shmuring_tables, sizes_life, 32);
+
+SHMURING_SIZE_(shmuring_header, 1280);
 SHMURING_AT_(shmuring_header, magic, 0);
 SHMURING_AT_(shmuring_header, config, 8);
 SHMURING_AT_(shmuring_header, tail, 128);
@@ -414,14 +461,15 @@ SHMURING_AT_(shmuring_header, any, 640);
 SHMURING_AT_(shmuring_header, role, 768);
 SHMURING_AT_(shmuring_header, life, 896);
 SHMURING_AT_(shmuring_header, pools, 1024);
+SHMURING_AT_(shmuring_header, tables, 1152);
 
 SHMURING_SIZE_(shmuring_role_stats, 896);
 SHMURING_AT_(shmuring_role_stats, counters, 0);
 SHMURING_AT_(shmuring_role_stats, service, 256);
 
-SHMURING_SIZE_(shmuring_owner_stats, 256);
+SHMURING_SIZE_(shmuring_owner_stats, 384);
 SHMURING_AT_(shmuring_owner_stats, counters, 0);
-SHMURING_AT_(shmuring_owner_stats, latency, 64);
+SHMURING_AT_(shmuring_owner_stats, latency, 128);
 
 SHMURING_SIZE_(shmuring_raw_request, 36);
 SHMURING_AT_(shmuring_raw_request, lsn, 0);
@@ -471,6 +519,19 @@ SHMURING_AT_(shmuring_slot, vector, 128);
 
 SHMURING_SIZE_(shmuring_cell, 64);
 SHMURING_AT_(shmuring_cell, value, 0);
+
+SHMURING_SIZE_(shmuring_written_bucket, 64);
+SHMURING_AT_(shmuring_written_bucket, evicted, 0);
+SHMURING_AT_(shmuring_written_bucket, entries, 8);
+
+SHMURING_SIZE_(shmuring_size_entry, 32);
+SHMURING_AT_(shmuring_size_entry, stamp, 0);
+SHMURING_AT_(shmuring_size_entry, place, 8);
+SHMURING_AT_(shmuring_size_entry, size, 16);
+SHMURING_AT_(shmuring_size_entry, lsn, 24);
+
+SHMURING_SIZE_(shmuring_size_set, 128);
+SHMURING_AT_(shmuring_size_set, entries, 0);
 
 #undef SHMURING_AT_
 #undef SHMURING_SIZE_
