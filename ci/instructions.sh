@@ -19,6 +19,11 @@ finish           52
 serve_nops      131
 serve_reads     164
 serve_delivered 268
+written_note    188
+written_again   118
+written_get     137
+rel_size_hit     83
+rel_size_miss    64
 "
 
 # Incremental builds inline otherwise.
