@@ -7,6 +7,7 @@
 mod steps {
     use shmuring::backend::{Backend, SlotRef};
     use shmuring::communicator::{Claim, Communicator};
+    use shmuring::lsn::written::Written;
     use shmuring::request::{Completion, Opcode, RelTag, Request};
     use shmuring::slot::State;
 
@@ -61,6 +62,33 @@ mod steps {
         b.finish(r).expect("a complete request").value
     }
 
+    #[inline(never)]
+    pub fn written_note(table: &Written<'_>, rel: &RelTag, block: u32, lsn: u64) {
+        table.note(*rel, block, lsn);
+    }
+
+    /// A key that has its entry. (Gives something back: functions of equal code become one, and are counted as one.)
+    #[inline(never)]
+    pub fn written_again(table: &Written<'_>, rel: &RelTag, block: u32, lsn: u64) -> u64 {
+        table.note(*rel, block, lsn);
+        lsn
+    }
+
+    #[inline(never)]
+    pub fn written_get(table: &Written<'_>, rel: &RelTag, block: u32) -> u64 {
+        table.get(*rel, block)
+    }
+
+    #[inline(never)]
+    pub fn rel_size_hit(b: &Backend<'_>, rel: &RelTag) -> Option<u32> {
+        b.cached_rel_size(*rel).and_then(|size| size.blocks)
+    }
+
+    #[inline(never)]
+    pub fn rel_size_miss(b: &Backend<'_>, rel: &RelTag) -> bool {
+        b.cached_rel_size(*rel).is_none()
+    }
+
     /// Reap, claim and complete requests without buffers.
     #[inline(never)]
     pub fn serve_nops(c: &mut Communicator<'_>) -> usize {
@@ -105,7 +133,8 @@ fn main() {
 
     const ROUNDS: usize = 256;
     const KINDS: usize = 4;
-    let region = Region::create_private(&Options::new(BATCH as u32)).expect("a private region");
+    let options = Options { written_buckets: 64, rel_sizes: 64, ..Options::new(BATCH as u32) };
+    let region = Region::create_private(&options).expect("a private region");
     let parts = region.parts();
     let (mut communicator, _) = Communicator::take_role(&region, &parts).expect("the role is free");
     let mut backend = Backend::attach(&region, 0, BATCH as u32).expect("free slots");
@@ -141,6 +170,7 @@ fn main() {
         }
     }
     let n = ROUNDS * BATCH;
+    look_into_the_tables(b, c, &rel, n as u32);
     for (step, times) in [
         ("free_slot", KINDS),
         ("fill_nop", 1),
@@ -154,8 +184,43 @@ fn main() {
         ("serve_nops", 1),
         ("serve_reads", 1),
         ("serve_delivered", 2),
+        ("written_note", 1),
+        ("written_again", 1),
+        ("written_get", 1),
+        ("rel_size_hit", 1),
+        ("rel_size_miss", 1),
     ] {
         println!("{step} {}", times * n);
+    }
+}
+
+/// So many notes of as many blocks, of which nearly all take the place of another, and as many gets; the same of relation
+/// sizes.
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
+fn look_into_the_tables(
+    b: &shmuring::backend::Backend<'_>,
+    c: &mut shmuring::communicator::Communicator<'_>,
+    rel: &shmuring::request::RelTag,
+    n: u32,
+) {
+    use shmuring::lsn::rel_size::Outcome;
+    use shmuring::request::RelTag;
+    use std::hint::black_box;
+
+    let table = b.last_written();
+    for block in 0..n {
+        let lsn = black_box(8 * u64::from(block) + 8);
+        steps::written_note(&table, rel, block, lsn);
+        black_box(steps::written_again(&table, rel, block, lsn + 4));
+        assert!(black_box(steps::written_get(&table, rel, block)) >= lsn);
+    }
+    let mut writer = c.rel_size_writer().expect("the first writer");
+    let change = writer.begin(*rel);
+    writer.finish(change, Outcome::Set(9, 1));
+    let other = RelTag { fork: 1, ..*rel };
+    for _ in 0..n {
+        assert_eq!(black_box(steps::rel_size_hit(b, rel)), Some(9));
+        assert!(steps::rel_size_miss(b, &other));
     }
 }
 

@@ -20,6 +20,11 @@ finish           49
 serve_nops      131
 serve_reads     164
 serve_delivered 268
+written_note    188
+written_again   118
+written_get     137
+rel_size_hit     83
+rel_size_miss    64
 "
 
 # The same from C: a call of the static library, but for the poll, which is inline (14, and its part of a loop).

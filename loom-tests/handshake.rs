@@ -5,7 +5,7 @@ mod support;
 use loom::thread;
 use shmuring::error::Error;
 use shmuring::handshake;
-use shmuring::layout::{Cell, Config, Header};
+use shmuring::layout::{Cell, Config, Header, TableConfig};
 use shmuring::ring;
 use shmuring::sync::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -15,16 +15,17 @@ use support::{check_deaths, check_reaching, dies, saw, twin};
 fn create_and_attach(step: usize) {
     let new = Arc::new((Header::default(), [Cell(AtomicU64::new(0)), Cell(AtomicU64::new(0))]));
     let config = Config { slots: 7, total_len: u64::MAX, ..Config::default() };
+    let tables = TableConfig { size_sets: 3, ..TableConfig::default() };
     let shared = new.clone();
     let creator = thread::spawn(move || {
-        if dies(step, || handshake::publish(&shared.0, &shared.1, config)).is_none() {
+        if dies(step, || handshake::publish(&shared.0, &shared.1, config, tables)).is_none() {
             saw("a death");
         }
     });
     match handshake::read(&new.0) {
         Ok(found) => {
             saw("attached");
-            assert_eq!(found, config);
+            assert_eq!(found, (config, tables));
             for cell in &new.1 {
                 assert_eq!(cell.0.load(Ordering::Relaxed), ring::empty(0), "a cell of an unfinished region");
             }

@@ -12,30 +12,35 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
-use crate::layout::{Cell, Config, Header, MAGIC};
+use crate::layout::{Cell, Config, Header, TableConfig, MAGIC};
 use crate::ring;
 use crate::sync::{ord, Ordering};
 
 /// Makes a region of zeroed bytes that nobody else uses yet.
-pub fn publish(header: &Header, cells: &[Cell], config: Config) {
+pub fn publish(header: &Header, cells: &[Cell], config: Config, tables: TableConfig) {
     for cell in cells {
         // Relaxed: the magic publishes it.
         cell.0.store(ring::empty(0), Ordering::Relaxed);
     }
     // SAFETY: nobody reads it before the magic is there (RG_1), and only the creator writes it.
     header.config.with_mut(|c| unsafe { c.write(config) });
+    // SAFETY: as above.
+    header.tables.config.with_mut(|c| unsafe { c.write(tables) });
     // ORD(RG_1): pairs with the Acquire in `read`; publishes the configuration and the cells.
     header.magic.store(MAGIC, ord!(RG_1, Release));
 }
 
 /// One copy of what the creator fixed, which the caller checks: the bytes may be hostile. `WrongMagic` if there is no
 /// region.
-pub fn read(header: &Header) -> Result<Config> {
+pub fn read(header: &Header) -> Result<(Config, TableConfig)> {
     // ORD(RG_1): pairs with the Release in `publish`; whoever sees the magic sees the configuration and the cells.
     if header.magic.load(ord!(RG_1, Acquire)) != MAGIC {
         return Err(Error::WrongMagic);
     }
     // SAFETY: any bytes are a Config, and the creator no longer writes it (RG_1). Volatile: copied once, so that nothing
     // can change between a check and a use.
-    Ok(header.config.with(|c| unsafe { c.read_volatile() }))
+    let config = header.config.with(|c| unsafe { c.read_volatile() });
+    // SAFETY: as above.
+    let tables = header.tables.config.with(|c| unsafe { c.read_volatile() });
+    Ok((config, tables))
 }

@@ -2,25 +2,29 @@
 //!
 //! # What
 //! A region is, in this order: [`Header`], [`RoleStats`], the pending bitmap, an [`OwnerStats`] a slot, the request
-//! slots, the cells of the submission ring, the bounce buffers. [`Geometry`] computes the offsets from four numbers; an
-//! attaching process computes them again and compares, so no offset read from shared memory is ever used.
+//! slots, the cells of the submission ring, the bounce buffers, the last-written table, the relation sizes (`tables`).
+//! [`Geometry`] computes the offsets from six numbers; an attaching process computes them again and compares, so no
+//! offset read from shared memory is ever used.
 //!
 //! # Invariants
 //! Offsets and indexes only, no pointer. Producer-written, consumer-written and read-mostly fields never share a
 //! 128-byte pair of cache lines. docs/layout.md draws the byte rulers.
 
-use crate::error::{Error, Result};
+mod geometry;
+mod tables;
+
+pub use geometry::{Geometry, MAX_SLOTS};
+pub use tables::{SizeEntry, SizeSet, TableConfig, Tables, WrittenBucket, SET, WAYS};
+
 use crate::request::{Completion, RawExtra, RawRequest, RawVector, Words};
 use crate::sync::{AtomicU32, AtomicU64, Tally, UnsafeCell};
 
 /// First eight bytes of a finished region: "shmuring", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"shmuring");
 /// Raised whenever the meaning of a byte changes.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// Features that a region can require of whoever attaches. None yet.
 pub const FEATURES: u64 = 0;
-/// Most request slots a region can have (a ring cell has 24 bits for one, and one value means "empty").
-pub const MAX_SLOTS: u32 = (1 << 24) - 2;
 /// Most buffer pools, the bounce pool (0) included.
 pub const MAX_POOLS: usize = 16;
 /// The block size unless the creator says otherwise, in bytes: PostgreSQL's.
@@ -124,6 +128,8 @@ pub struct Header {
     pub life: Life,
     /// Cross-check of the registered pools.
     pub pools: PoolCheck,
+    /// The tables behind the bounce buffers.
+    pub tables: Tables,
 }
 
 /// A cell of the submission ring: `lap << 24 | slot`, alone on its cache line.
@@ -242,7 +248,7 @@ pub const BUCKETS: usize = 24;
 #[repr(C, align(128))]
 pub struct OwnerStats {
     /// In the order of [`crate::stats::OwnerCounter`].
-    pub counters: [Tally; 8],
+    pub counters: [Tally; 16],
     /// Sampled latency from submit to result.
     pub latency: [Tally; BUCKETS],
 }
@@ -258,7 +264,7 @@ pub struct RoleStats {
 }
 
 // SAFETY: every field that two processes touch is an atomic or is handed over by the slot word (I1); the plain words of
-// `Config` are written before the magic's Release store and never after.
+// `Config` and `TableConfig` are written before the magic's Release store and never after.
 #[allow(unsafe_code)]
 unsafe impl Sync for Header {}
 // SAFETY: the cells of a slot are reached only by the party that its word names (I1); transitions carry the edges SL_n.
@@ -282,7 +288,7 @@ macro_rules! shared {
         )*
     };
 }
-shared!(Config, RawRequest, RawExtra, RawVector, Completion, Control);
+shared!(Config, TableConfig, RawRequest, RawExtra, RawVector, Completion, Control);
 
 // memoffset's span_of! is not const, so the spans are checked by the test below and the rest by the compiler.
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
@@ -290,19 +296,24 @@ const _: () = {
     use core::mem::{align_of, offset_of, size_of};
 
     assert!(size_of::<Config>() == 120 && align_of::<Config>() == 8);
-    assert!(size_of::<Header>() == 1152 && size_of::<Header>() <= HEADER_SPAN as usize);
+    assert!(size_of::<Header>() == 1280 && size_of::<Header>() <= geometry::HEADER_SPAN as usize);
     assert!(offset_of!(Header, magic) == 0 && offset_of!(Header, config) == 8);
     assert!(offset_of!(Header, tail) == 128 && offset_of!(Header, head) == 256);
     assert!(offset_of!(Header, parked) == 384 && offset_of!(Header, sequence) == 512);
     assert!(offset_of!(Header, any) == 640 && offset_of!(Header, role) == 768);
     assert!(offset_of!(Header, life) == 896 && offset_of!(Header, pools) == 1024);
+    assert!(offset_of!(Header, tables) == 1152);
 
     assert!(size_of::<Cell>() == 64 && size_of::<Slot>() == 512 && align_of::<Slot>() == 64);
     assert!(size_of::<RawRequest>() == 36 && size_of::<Completion>() == 20);
     assert!(offset_of!(Slot, word) == 0 && offset_of!(Slot, request) == 8 && offset_of!(Slot, result) == 44);
     assert!(offset_of!(Slot, control) == 64 && offset_of!(Slot, claim_seq) == 96);
     assert!(offset_of!(Slot, vector) == 128 && size_of::<RawVector>() == 384);
-    assert!(size_of::<OwnerStats>() == 256 && size_of::<RoleStats>() == 896);
+    assert!(size_of::<OwnerStats>() == 384 && size_of::<RoleStats>() == 896);
+    assert!(size_of::<TableConfig>() == 24 && size_of::<Tables>() == 128);
+    assert!(offset_of!(Tables, floor) == 24 && offset_of!(Tables, sizes_life) == 32);
+    assert!(size_of::<WrittenBucket>() == 64 && offset_of!(WrittenBucket, entries) == 8);
+    assert!(size_of::<SizeEntry>() == 32 && size_of::<SizeSet>() == 128);
     assert!(cfg!(target_endian = "little"), "the futex is the low half of the slot word");
 };
 
@@ -314,6 +325,7 @@ pub const fn layout_hash() -> u64 {
         ABI_VERSION as usize,
         size_of::<Header>(),
         size_of::<Config>(),
+        size_of::<Tables>(),
         size_of::<RoleStats>(),
         size_of::<OwnerStats>(),
         size_of::<Slot>(),
@@ -326,10 +338,13 @@ pub const fn layout_hash() -> u64 {
         core::mem::offset_of!(Header, head),
         core::mem::offset_of!(Header, parked),
         core::mem::offset_of!(Header, role),
+        core::mem::offset_of!(Header, tables),
         core::mem::offset_of!(RawRequest, opcode),
         core::mem::offset_of!(RawRequest, pool),
         BUCKETS,
         MAX_POOLS,
+        WAYS,
+        SET,
     ];
     let mut h: u64 = 0xcbf2_9ce4_8422_2325;
     let mut i = 0;
@@ -342,73 +357,6 @@ pub const fn layout_hash() -> u64 {
         i += 1;
     }
     h
-}
-
-const HEADER_SPAN: u64 = 4096;
-const ROLE_STATS_SPAN: u64 = 1024;
-
-/// Sizes of a region and where its parts lie, in bytes from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Request slots.
-    pub slots: u32,
-    /// Cells of the submission ring: a power of two, at least twice the slots (R7).
-    pub capacity: u32,
-    /// Bounce buffers a slot.
-    pub bounce_per_slot: u32,
-    /// Bytes of a block.
-    pub block_size: u32,
-    /// Words of the pending bitmap.
-    pub pending_words: u32,
-    /// Role statistics, pending bitmap, owner statistics, slots, cells, bounce buffers.
-    pub offsets: [u64; 6],
-    /// Bytes in all.
-    pub total_len: u64,
-}
-
-impl Geometry {
-    /// The region for so many slots, bounce buffers a slot and bytes a block; `BadGeometry` for sizes that make no
-    /// sense.
-    pub const fn new(slots: u32, bounce_per_slot: u32, block_size: u32) -> Result<Self> {
-        if slots == 0 || slots > MAX_SLOTS || bounce_per_slot > 1024 {
-            return Err(Error::BadGeometry);
-        }
-        if !block_size.is_power_of_two() || block_size < 512 || block_size > 65536 {
-            return Err(Error::BadGeometry);
-        }
-        // At most 2 * (2^24 - 2), rounded up to a power of two: fits.
-        let capacity = if slots < 4 { 8 } else { (slots * 2).next_power_of_two() };
-        let pending_words = slots.div_ceil(64);
-        let n = slots as u64;
-        let role_stats = HEADER_SPAN;
-        let pending = role_stats + ROLE_STATS_SPAN;
-        let owner_stats = (pending + pending_words as u64 * 8).next_multiple_of(128);
-        let first_slot = owner_stats + n * 256;
-        let cells = first_slot + n * 512;
-        let bounce = (cells + capacity as u64 * 64).next_multiple_of(4096);
-        // Largest: 2^24 * 2^10 * 2^16 = 2^50, so no sum here overflows.
-        let total_len = bounce + n * bounce_per_slot as u64 * block_size as u64;
-        Ok(Self {
-            slots,
-            capacity,
-            bounce_per_slot,
-            block_size,
-            pending_words,
-            offsets: [role_stats, pending, owner_stats, first_slot, cells, bounce],
-            total_len,
-        })
-    }
-
-    /// Checks a header's own numbers against these, computed anew from its four sizes.
-    pub fn check(config: &Config) -> Result<Self> {
-        let g = Self::new(config.slots, config.bounce_per_slot, config.block_size)?;
-        let same = g.capacity == config.capacity && g.offsets == config.offsets && g.total_len == config.total_len;
-        if same {
-            Ok(g)
-        } else {
-            Err(Error::BadGeometry)
-        }
-    }
 }
 
 #[cfg(all(test, not(any(feature = "loom", feature = "shuttle"))))]
@@ -435,47 +383,10 @@ mod tests {
             span_of!(Header, role),
             span_of!(Header, life),
             span_of!(Header, pools),
+            span_of!(Header, tables),
         ];
         for pair in spans.windows(2) {
             assert!((pair[0].end - 1) / 128 < pair[1].start / 128, "{pair:?}");
-        }
-    }
-
-    #[test]
-    fn a_thousand_backends_of_eight_slots_take_less_than_8_mib() {
-        let g = Geometry::new(8000, 0, DEFAULT_BLOCK_SIZE).unwrap();
-        assert!(g.total_len < 8 << 20, "{} bytes", g.total_len);
-        assert_eq!(g.capacity, 16384);
-    }
-
-    #[test]
-    fn the_largest_region_does_not_overflow_and_larger_ones_are_refused() {
-        let g = Geometry::new(MAX_SLOTS, 1024, 65536).unwrap();
-        assert!(g.total_len > 1 << 49);
-        assert_eq!(Geometry::new(MAX_SLOTS + 1, 0, 8192), Err(Error::BadGeometry));
-        assert_eq!(Geometry::new(0, 0, 8192), Err(Error::BadGeometry));
-        assert_eq!(Geometry::new(1, 1025, 8192), Err(Error::BadGeometry));
-        assert_eq!(Geometry::new(1, 1, 8191), Err(Error::BadGeometry));
-    }
-
-    #[test]
-    fn parts_are_aligned_and_do_not_overlap() {
-        for slots in [1, 3, 4, 63, 64, 65, 8000] {
-            let g = Geometry::new(slots, 2, 8192).unwrap();
-            let n = u64::from(slots);
-            let ends = [
-                g.offsets[0] + 896,
-                g.offsets[1] + u64::from(g.pending_words) * 8,
-                g.offsets[2] + n * 256,
-                g.offsets[3] + n * 512,
-                g.offsets[4] + u64::from(g.capacity) * 64,
-                g.offsets[5] + n * 2 * 8192,
-            ];
-            for (i, end) in ends.iter().enumerate() {
-                let next = g.offsets.get(i + 1).copied().unwrap_or(g.total_len);
-                assert!(*end <= next && g.offsets[i] % 64 == 0, "{slots} slots, part {i}");
-            }
-            assert!(g.capacity >= 2 * slots && g.capacity.is_power_of_two());
         }
     }
 }

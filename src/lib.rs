@@ -21,7 +21,7 @@
 //! | [`futex`] | sleeping and waking: the only system calls of the I/O path | both |
 //! | [`spin`] | how long to poll before sleeping | both |
 //! | [`liveness`] | who lives, proved by locks that the kernel drops at death | both, slow paths |
-//! | [`lsn`] | watermarks, the scheduler, the in-flight table: what to ask a page service for next | communicator |
+//! | [`lsn`] | what to ask a page service for next; when pages were last written, and how large relations are | both |
 //! | [`stats`] | counters and histograms in the region | both |
 //! | [`parts`] | references to the parts of a region: what protocol code takes, so that model checks run it | both |
 //! | [`clock`] | CLOCK_MONOTONIC in nanoseconds | both |
@@ -52,7 +52,6 @@ pub mod futex;
 pub mod handshake;
 pub mod layout;
 pub mod liveness;
-#[cfg(not(any(feature = "loom", feature = "shuttle")))]
 pub mod lsn;
 mod memory;
 pub mod parts;

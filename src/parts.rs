@@ -4,7 +4,7 @@
 //! protocol functions run in both.
 
 use crate::buffers::Pools;
-use crate::layout::{Cell, Geometry, Header, OwnerStats, RoleStats, Slot};
+use crate::layout::{Cell, Geometry, Header, OwnerStats, RoleStats, SizeSet, Slot, WrittenBucket};
 use crate::sync::AtomicU64;
 
 /// References to every part of one region. Cheap to copy.
@@ -22,6 +22,10 @@ pub struct Parts<'r> {
     pub slots: &'r [Slot],
     /// The cells of the submission ring: a power of two.
     pub cells: &'r [Cell],
+    /// The buckets of the last-written table; there may be none.
+    pub written: &'r [WrittenBucket],
+    /// The sets of relation sizes; there may be none.
+    pub sizes: &'r [SizeSet],
     /// The buffer pools that this process has registered.
     pub pools: &'r Pools,
     /// Sizes.

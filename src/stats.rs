@@ -26,11 +26,17 @@ pub enum OwnerCounter {
     PendingPushes = 6,
     /// Leftovers of earlier owners that were settled.
     Leftovers = 7,
+    /// Relation sizes found in the region.
+    RelSizeHits = 8,
+    /// Of those, sizes that a change had set: a page server that had not yet heard of it would have waited.
+    RelSizeSpared = 9,
+    /// Relation sizes not found there.
+    RelSizeMisses = 10,
 }
 
 impl OwnerCounter {
     /// Names, in order, as `shmuring stat` and the C header have them.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 11] = [
         "submitted",
         "finished",
         "failed",
@@ -39,6 +45,9 @@ impl OwnerCounter {
         "futex_waits",
         "pending_pushes",
         "leftovers",
+        "rel_size_hits",
+        "rel_size_spared",
+        "rel_size_misses",
     ];
 }
 

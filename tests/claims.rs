@@ -22,7 +22,7 @@ const SLOTS: u32 = 8;
 const BOUND: Duration = Duration::from_secs(4);
 
 fn region() -> Region {
-    Region::create_private(&Options { slots: SLOTS, bounce_per_slot: 1, block_size: 512 }).unwrap()
+    Region::create_private(&Options { bounce_per_slot: 1, block_size: 512, ..Options::new(SLOTS) }).unwrap()
 }
 
 fn nop() -> Request<'static> {

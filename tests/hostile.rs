@@ -56,7 +56,7 @@ impl Random {
 
 /// A region that outlives threads that hang.
 fn leak(slots: u32) -> (&'static Region, &'static Parts<'static>) {
-    let options = Options { slots, bounce_per_slot: 2, block_size: BLOCK as u32 };
+    let options = Options { bounce_per_slot: 2, block_size: BLOCK as u32, ..Options::new(slots) };
     let region: &'static Region = Box::leak(Box::new(Region::create_private(&options).unwrap()));
     (region, Box::leak(Box::new(region.parts())))
 }

@@ -19,7 +19,7 @@ use support::{forked, soon, Scratch};
 
 const REL: RelTag = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16384, fork: 0 };
 const BLOCK: usize = 512;
-const SMALL: Options = Options { slots: 8, bounce_per_slot: 1, block_size: BLOCK as u32 };
+const SMALL: Options = Options { bounce_per_slot: 1, block_size: BLOCK as u32, ..Options::new(8) };
 const POOL: u16 = 1;
 const POOL_BLOCKS: u32 = 4;
 const NOW: Wait<'_> = Wait { until: 0, interrupt: None };

@@ -4,12 +4,16 @@
 
 #[path = "properties/layout.rs"]
 mod layout;
+#[path = "properties/rel_size.rs"]
+mod rel_size;
 #[path = "properties/ring.rs"]
 mod ring;
 #[path = "properties/slot.rs"]
 mod slot;
 #[path = "properties/table.rs"]
 mod table;
+#[path = "properties/written.rs"]
+mod written;
 
 use proptest::test_runner::Config;
 

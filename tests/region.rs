@@ -19,7 +19,7 @@ use shmuring::ring;
 use shmuring::sync::Ordering::Relaxed;
 use support::{child, child_role, forked, run, tell, Scratch};
 
-const SMALL: Options = Options { slots: 4, bounce_per_slot: 1, block_size: 512 };
+const SMALL: Options = Options { bounce_per_slot: 1, block_size: 512, ..Options::new(4) };
 
 /// The other process of the tests below.
 #[test]
@@ -41,7 +41,7 @@ fn child_process() {
             let refused = Region::create_named(&arg.join("big"), &Options::new(64)).err();
             assert_eq!(refused, Some(Error::Os(libc::ENOSPC)));
             assert_eq!(std::fs::read_dir(&arg).unwrap().count(), 0, "a refused region left a name");
-            let fits = Options { slots: 4, bounce_per_slot: 0, block_size: 512 };
+            let fits = Options { bounce_per_slot: 0, block_size: 512, ..Options::new(4) };
             assert!(Region::create_named(&arg.join("small"), &fits).unwrap().1);
             tell("refused");
         }
@@ -101,7 +101,7 @@ fn sizes_that_make_no_region_are_refused_before_anything_is_made() {
         Options { slots: 1 << 24, ..SMALL },
         Options { block_size: 513, ..SMALL },
         // More bounce blocks than a u32 can number.
-        Options { slots: 1 << 23, bounce_per_slot: 1024, block_size: 512 },
+        Options { bounce_per_slot: 1024, block_size: 512, ..Options::new(1 << 23) },
     ];
     for options in bad {
         assert_eq!(Region::size(&options), Err(Error::BadGeometry), "{options:?}");

@@ -9,18 +9,25 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use shmuring::error::Error;
-use shmuring::layout::{layout_hash, Config, Header, ABI_VERSION, MAGIC};
+use shmuring::layout::{layout_hash, Config, Header, TableConfig, Tables, ABI_VERSION, MAGIC};
 use shmuring::liveness::ROLE_BYTE;
 use shmuring::region::{Options, Region};
 use shmuring::sync::Ordering::Relaxed;
 use support::Scratch;
 
-const SMALL: Options = Options { slots: 4, bounce_per_slot: 1, block_size: 512 };
+const SMALL: Options = Options { bounce_per_slot: 1, block_size: 512, written_buckets: 3, rel_sizes: 5, slots: 4 };
 
 /// Where a word of the configuration lies in the file, and its bytes.
 macro_rules! word {
     ($field:ident) => {
         (offset_of!(Header, config) + offset_of!(Config, $field)) as u64
+    };
+}
+
+/// The same of the configuration of the tables.
+macro_rules! table_word {
+    ($field:ident) => {
+        (offset_of!(Header, tables) + offset_of!(Tables, config) + offset_of!(TableConfig, $field)) as u64
     };
 }
 
@@ -130,7 +137,8 @@ fn a_region_of_another_time_namespace_is_refused_and_an_unknown_one_is_not() {
 #[test]
 fn every_size_and_offset_that_does_not_fit_the_others_is_refused() {
     let v = Victim::new("sizes");
-    for at in [word!(slots), word!(capacity), word!(bounce_per_slot), word!(block_size)] {
+    let tables = [table_word!(written_buckets), table_word!(size_sets)];
+    for at in [word!(slots), word!(capacity), word!(bounce_per_slot), word!(block_size)].into_iter().chain(tables) {
         let good = v.u32(at);
         let bits = (0..32).map(|b| good ^ 1 << b);
         for bad in bits.chain([0, u32::MAX, good.wrapping_neg(), good * 2]).filter(|b| *b != good) {
@@ -138,7 +146,8 @@ fn every_size_and_offset_that_does_not_fit_the_others_is_refused() {
         }
     }
     let offsets = (0..6).map(|i| word!(offsets) + i * 8);
-    for at in offsets.chain([word!(total_len)]) {
+    let tables = [table_word!(offsets), table_word!(offsets) + 8];
+    for at in offsets.chain([word!(total_len)]).chain(tables) {
         let good = v.u64(at);
         let bits = (0..64).map(|b| good ^ 1 << b);
         for bad in bits.chain([0, u64::MAX, good.wrapping_neg(), good * 2]) {

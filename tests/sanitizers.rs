@@ -11,7 +11,7 @@ use shmuring::region::{Options, Region};
 use shmuring::request::{Completion, Opcode, RelTag, Request};
 use shmuring::slot::{State, Word};
 
-const SMALL: Options = Options { slots: 1, bounce_per_slot: 0, block_size: 512 };
+const SMALL: Options = Options { bounce_per_slot: 0, block_size: 512, ..Options::new(1) };
 
 /// A backend fills slot 0, `hand_over` makes it Submitted by whatever means, and a communicator that runs all the while
 /// claims it; returns what was claimed. The two threads have no other edge between them.

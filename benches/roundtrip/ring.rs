@@ -19,7 +19,8 @@ const COPY: u64 = 1 << 40;
 /// The region of a run.
 pub fn region() -> Region {
     let slots = OTHERS + CLIENTS as u32 * CLIENT_SLOTS;
-    Region::create_memfd(&Options { slots, bounce_per_slot: 1, block_size: BLOCK as u32 }).expect("a memfd region")
+    Region::create_memfd(&Options { bounce_per_slot: 1, block_size: BLOCK as u32, ..Options::new(slots) })
+        .expect("a memfd region")
 }
 
 /// The same in a process that was handed its descriptor.

@@ -7,7 +7,8 @@
 use core::mem::{offset_of, size_of};
 
 use shmuring::layout::{
-    Alone32, Alone64, Cell, Config, Control, Header, Life, OwnerStats, PoolCheck, Role, RoleStats, Slot,
+    Alone32, Alone64, Cell, Config, Control, Header, Life, OwnerStats, PoolCheck, Role, RoleStats, SizeEntry, SizeSet,
+    Slot, TableConfig, Tables, WrittenBucket,
 };
 use shmuring::request::{Completion, RawExtra, RawRequest, RawVector};
 
@@ -57,12 +58,17 @@ layouts! {
     }
     Life = shmuring_life: 128 { life = life @ 0, pid = pid @ 4, system_identifier = system_identifier @ 8 }
     PoolCheck = shmuring_pool_check: 128 { 0 = stride_and_count @ 0 }
-    Header = shmuring_header: 1152 {
+    TableConfig = shmuring_table_config: 24 {
+        written_buckets = written_buckets @ 0, size_sets = size_sets @ 4, offsets = offsets @ 8,
+    }
+    Tables = shmuring_tables: 128 { config = config @ 0, floor = floor @ 24, sizes_life = sizes_life @ 32 }
+    Header = shmuring_header: 1280 {
         magic = magic @ 0, config = config @ 8, tail = tail @ 128, head = head @ 256, parked = parked @ 384,
         sequence = sequence @ 512, any = any @ 640, role = role @ 768, life = life @ 896, pools = pools @ 1024,
+        tables = tables @ 1152,
     }
     RoleStats = shmuring_role_stats: 896 { counters = counters @ 0, service = service @ 256 }
-    OwnerStats = shmuring_owner_stats: 256 { counters = counters @ 0, latency = latency @ 64 }
+    OwnerStats = shmuring_owner_stats: 384 { counters = counters @ 0, latency = latency @ 128 }
     RawRequest = shmuring_raw_request: 36 {
         lsn = lsn @ 0, spc_oid = spc_oid @ 8, db_oid = db_oid @ 12, rel_number = rel_number @ 16, block = block @ 20,
         arg = arg @ 24, opcode = opcode @ 28, flags = flags @ 29, fork = fork @ 30, count = count @ 31,
@@ -83,6 +89,9 @@ layouts! {
         orphan = orphan @ 120, vector = vector @ 128,
     }
     Cell = shmuring_cell: 64 { 0 = value @ 0 }
+    WrittenBucket = shmuring_written_bucket: 64 { evicted = evicted @ 0, entries = entries @ 8 }
+    SizeEntry = shmuring_size_entry: 32 { stamp = stamp @ 0, place = place @ 8, size = size @ 16, lsn = lsn @ 24 }
+    SizeSet = shmuring_size_set: 128 { entries = entries @ 0 }
 }
 
 layouts! {

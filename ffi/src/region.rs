@@ -61,7 +61,7 @@ unsafe fn options_of(options: *const ApiOptions) -> Result<Options, Fault> {
     if reserved != [0; 5] {
         return Err(Error::BadRequest.into());
     }
-    Ok(Options { slots, bounce_per_slot, block_size })
+    Ok(Options { bounce_per_slot, block_size, ..Options::new(slots) })
 }
 
 /// The path behind a pointer from C.

@@ -222,7 +222,11 @@ fn a_c_program_linked_with_the_static_library_agrees_with_it() {
     for (slots, bounce, block) in [(1, 0, 512), (8000, 4, 8192), (layout::MAX_SLOTS, 1, 65536)] {
         let mut command = std::process::Command::new(&exe);
         command.args([slots, bounce, block].map(|n: u32| n.to_string()));
-        let options = shmuring::region::Options { slots, bounce_per_slot: bounce, block_size: block };
+        let options = shmuring::region::Options {
+            bounce_per_slot: bounce,
+            block_size: block,
+            ..shmuring::region::Options::new(slots)
+        };
         let bytes = shmuring::region::Region::size(&options).unwrap();
         assert_eq!(run(&mut command), format!("{bytes}\n"));
     }

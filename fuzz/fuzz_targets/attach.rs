@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use shmuring::backend::Backend;
-use shmuring::layout::{layout_hash, Config, Geometry, Header, ABI_VERSION, MAGIC};
+use shmuring::layout::{layout_hash, Config, Geometry, Header, ABI_VERSION, MAGIC, SET};
 use shmuring::region::{Options, Region};
 
 /// Most bytes of a region here.
@@ -38,7 +38,7 @@ fn ground() -> &'static Ground {
         let rc = unsafe { libc::mprotect(base.byte_add(MOST), 4096, libc::PROT_NONE) };
         assert_eq!(rc, 0);
         let lock_path = directory.join("locks");
-        let options = Options { slots: 1, bounce_per_slot: 0, block_size: 512 };
+        let options = Options { bounce_per_slot: 0, block_size: 512, ..Options::new(1) };
         // SAFETY: mapped above for good, used by nobody else, aligned to a page.
         let region = unsafe { Region::init_adopted(base.cast(), MOST, &options, &lock_path) }.unwrap();
         drop(region);
@@ -58,6 +58,8 @@ fn repair(bytes: &mut [u8], fix: u8, good: &Config, in_file: bool) {
     if fix & 1 != 0 {
         *header.magic.get_mut() = MAGIC;
     }
+    // SAFETY: inside the header; the only access.
+    let tables = unsafe { &mut *header.tables.config.with_mut(|t| t) };
     header.config.with_mut(|c| {
         // SAFETY: the only access; inside the header.
         let c = unsafe { &mut *c };
@@ -72,10 +74,15 @@ fn repair(bytes: &mut [u8], fix: u8, good: &Config, in_file: bool) {
             c.slots = c.slots % 64 + 1;
             c.bounce_per_slot %= 4;
             c.block_size = 512 << (c.block_size % 4);
+            tables.written_buckets %= 64;
+            tables.size_sets %= 64;
         }
         if fix & 16 != 0 {
-            if let Ok(g) = Geometry::new(c.slots, c.bounce_per_slot, c.block_size) {
+            let rel_sizes = tables.size_sets.saturating_mul(SET as u32);
+            let g = Geometry::new(c.slots, c.bounce_per_slot, c.block_size);
+            if let Ok(g) = g.and_then(|g| g.with_tables(tables.written_buckets, rel_sizes)) {
                 (c.capacity, c.offsets, c.total_len) = (g.capacity, g.offsets, g.total_len);
+                *tables = g.table_config();
             }
         }
     });
@@ -102,6 +109,9 @@ fn check(region: &Region, len: usize) {
     inside(parts.owner_stats.as_ptr() as usize, size_of_val(parts.owner_stats));
     inside(parts.slots.as_ptr() as usize, size_of_val(parts.slots));
     inside(parts.cells.as_ptr() as usize, size_of_val(parts.cells));
+    inside(parts.written.as_ptr() as usize, size_of_val(parts.written));
+    inside(parts.sizes.as_ptr() as usize, size_of_val(parts.sizes));
+    assert_eq!([parts.written.len(), parts.sizes.len()], [g.written_buckets as usize, g.size_sets as usize]);
     assert_eq!(parts.slots.len(), g.slots as usize);
     assert!(parts.cells.len().is_power_of_two() && parts.cells.len() >= 2 * parts.slots.len());
     assert!(parts.pending.len() * 64 >= parts.slots.len());

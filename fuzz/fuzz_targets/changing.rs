@@ -319,8 +319,9 @@ fn run(data: &[u8]) -> Result<()> {
     clock::reset();
     let ground = ground();
     let mut u = Unstructured::new(data);
+    let slots = u.int_in_range(1..=5)?;
     let options =
-        Options { slots: u.int_in_range(1..=5)?, bounce_per_slot: u.int_in_range(0..=2)?, block_size: BLOCK as u32 };
+        Options { bounce_per_slot: u.int_in_range(0..=2)?, block_size: BLOCK as u32, ..Options::new(slots) };
     let g = Geometry::new(options.slots, options.bounce_per_slot, options.block_size).unwrap();
     let len = g.total_len as usize;
     let base = ground.end - len;

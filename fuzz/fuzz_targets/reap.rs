@@ -272,7 +272,7 @@ fuzz_target!(|data: &[u8]| {
     let mut u = Unstructured::new(data);
     let slots = *u.choose(&[2, 3, 5, 65]).unwrap_or(&2);
     let bounce_per_slot = u.int_in_range(0..=2).unwrap_or(2);
-    let options = Options { slots, bounce_per_slot, block_size: BLOCK as u32 };
+    let options = Options { bounce_per_slot, block_size: BLOCK as u32, ..Options::new(slots) };
     let region = Region::create_private(&options).unwrap();
     let parts = region.parts();
     let mut claims = Vec::new();

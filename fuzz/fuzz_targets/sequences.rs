@@ -182,7 +182,8 @@ fn run(data: &[u8]) -> Result<()> {
     let slots = *u.choose(&[2, 3, 4, 8])?;
     let split = u.int_in_range(1..=slots - 1)?;
     let bounce_per_slot = u.int_in_range(0..=2)?;
-    let mut region = Region::create_private(&Options { slots, bounce_per_slot, block_size: BLOCK as u32 }).unwrap();
+    let options = Options { bounce_per_slot, block_size: BLOCK as u32, ..Options::new(slots) };
+    let mut region = Region::create_private(&options).unwrap();
     let mut pool = vec![0u8; POOL_BLOCKS as usize * BLOCK];
     // SAFETY: the pool outlives the region, and is touched through it alone.
     unsafe { region.register_pool(POOL, pool.as_mut_ptr(), BLOCK, POOL_BLOCKS) }.unwrap();

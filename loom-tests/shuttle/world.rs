@@ -115,6 +115,8 @@ impl World {
             cells: &self.cells,
             pools: &self.pools,
             geometry: &self.geometry,
+            written: &[],
+            sizes: &[],
             private: true,
         }
     }

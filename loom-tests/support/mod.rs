@@ -153,6 +153,8 @@ impl World {
             owner_stats: &self.owner_stats,
             slots: &self.slots,
             cells: &self.cells,
+            written: &[],
+            sizes: &[],
             pools: &self.pools,
             geometry: &self.geometry,
             private: true,

@@ -3,7 +3,8 @@
 //!
 //! In the order that a request passes: `attach` (the handle and its slot range), `fill` (a request into a slot),
 //! `submit` (slots to the communicator), `wait` (poll, wait, wait any), `wait_free` (for a slot), `finish` (the result),
-//! `cancel`, `forget`; `leftovers` settles what an earlier owner of the range left, `bounce` keeps account of bounce buffers.
+//! `cancel`, `forget`; `leftovers` settles what an earlier owner of the range left, `bounce` keeps account of bounce
+//! buffers, `tables` looks into the tables of the region without a request.
 //!
 //! A handle is one thread's. It may be carried over a fork, but refuses to work in the child (R17).
 
@@ -15,6 +16,7 @@ mod finish;
 mod forget;
 mod leftovers;
 mod submit;
+mod tables;
 mod wait;
 mod wait_free;
 

@@ -4,6 +4,7 @@ use crate::backend::{Backend, Wait};
 use crate::error::{Error, Result};
 use crate::liveness::{LockFile, LIFE_BYTE};
 use crate::region::Region;
+use crate::request::Lsn;
 use crate::sync::Ordering;
 
 /// A server's hold on a region. Lives as long as the server; the kernel lets go of it at death.
@@ -39,6 +40,16 @@ impl ServerLife {
         let slots = region.parts().slots.len() as u32;
         let mut all = Backend::attach(region, 0, slots)?;
         all.settle(wait, true)
+    }
+
+    /// Forgets what older lives noted in the last-written table, and starts it anew from `floor`: the redo LSN, since
+    /// redo touches and notes every page changed after it (R12). If another life has run redo, raise the floor to the
+    /// end of recovery with [`crate::lsn::written::Written::note_all`]. Call it after [`ServerLife::settle`], before
+    /// redo or anything else issues a request.
+    pub fn reset_written(&self, region: &Region, floor: Lsn) -> Result<()> {
+        region.check_process()?;
+        region.parts().last_written().reset(floor);
+        Ok(())
     }
 
     /// Number of this life.

@@ -6,6 +6,7 @@ use crate::clock;
 use crate::futex;
 use crate::layout::Slot;
 use crate::liveness::{Liveness, LockFile};
+use crate::lsn::rel_size;
 use crate::parts::Parts;
 use crate::request::Completion;
 use crate::ring::Consumer;
@@ -28,6 +29,8 @@ pub struct Communicator<'r> {
     /// Words that the last audit saw Submitted or Withdrawn (reap.rs).
     pub(super) suspects: Vec<(u32, Word)>,
     pub(super) audited_at: u64,
+    /// Whether the writer of relation sizes was given out.
+    has_writer: bool,
     /// Keeps the role lock; `None` where the caller proves the role otherwise (the model checks).
     lock: Option<LockFile>,
 }
@@ -105,8 +108,11 @@ impl<'r> Communicator<'r> {
             hinted: Vec::new(),
             suspects: Vec::new(),
             audited_at: clock::now(),
+            has_writer: false,
             lock,
         };
+        // Before the first claim: what a dead holder changed and did not say may be in there (R2).
+        rel_size::empty(parts.sizes);
         if last != 0 {
             parts.role_stats.add(RoleCounter::TakeOvers, 1);
         }
@@ -124,6 +130,11 @@ impl<'r> Communicator<'r> {
     #[must_use]
     pub fn parts(&self) -> &'r Parts<'r> {
         self.parts
+    }
+
+    /// The writer of the relation sizes (R2), once: `None` if it was given out already.
+    pub fn rel_size_writer(&mut self) -> Option<rel_size::Writer<'r>> {
+        (!core::mem::replace(&mut self.has_writer, true)).then(|| rel_size::Writer::new(self.parts))
     }
 
     /// The lock that proves the role, if there is one.

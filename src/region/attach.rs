@@ -21,7 +21,7 @@ pub(super) struct Checked {
 /// Checks a header against this build, this process and the `len` bytes that are really there; `lock_file` as in
 /// [`Config::lock_file`].
 pub(super) fn check(header: &Header, len: u64, lock_file: u64) -> Result<Checked> {
-    let config = handshake::read(header)?;
+    let (config, tables) = handshake::read(header)?;
     if config.abi_version != ABI_VERSION {
         return Err(Error::WrongAbi);
     }
@@ -31,7 +31,7 @@ pub(super) fn check(header: &Header, len: u64, lock_file: u64) -> Result<Checked
     if config.features & !FEATURES != 0 {
         return Err(Error::UnknownFeature);
     }
-    let geometry = Geometry::check(&config)?;
+    let geometry = Geometry::check(&config, &tables)?;
     if geometry.total_len > len {
         return Err(Error::TooShort);
     }

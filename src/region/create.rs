@@ -33,7 +33,7 @@ fn format(mapping: &Mapping, g: &Geometry, lock_file: u64) -> Result<()> {
         lock_file,
     };
     // SAFETY: `at` proved that the cells lie inside the mapping, aligned; a Cell is an atomic and any bytes are one.
-    handshake::publish(mapping.header(), unsafe { cells.as_ref() }, config);
+    handshake::publish(mapping.header(), unsafe { cells.as_ref() }, config, g.table_config());
     Ok(())
 }
 

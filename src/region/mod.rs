@@ -42,7 +42,7 @@ use std::ptr::NonNull;
 
 use crate::buffers::{Pool, Pools};
 use crate::error::{Error, Result};
-use crate::layout::{Cell, Geometry, Header, OwnerStats, RoleStats, Slot, DEFAULT_BLOCK_SIZE};
+use crate::layout::{Cell, Geometry, Header, OwnerStats, RoleStats, SizeSet, Slot, WrittenBucket, DEFAULT_BLOCK_SIZE};
 use crate::liveness::{Liveness, LockFile};
 use crate::parts::Parts;
 use crate::sync::AtomicU64;
@@ -57,17 +57,24 @@ pub struct Options {
     pub bounce_per_slot: u32,
     /// Bytes of a block: a power of two from 512 to 65536.
     pub block_size: u32,
+    /// Buckets of the last-written table, 64 bytes each; 0: none, so that every write counts for every page
+    /// ([`crate::lsn::written`]). At most 2^26.
+    pub written_buckets: u32,
+    /// Relation sizes that the region has room for, 32 bytes each; 0: none, so that every size is asked for
+    /// ([`crate::lsn::rel_size`]). At most 2^24.
+    pub rel_sizes: u32,
 }
 
 impl Options {
-    /// So many slots, with 4 bounce buffers of 8192 bytes each.
+    /// So many slots, with 4 bounce buffers of 8192 bytes each, and no tables.
     #[must_use]
     pub const fn new(slots: u32) -> Self {
-        Self { slots, bounce_per_slot: 4, block_size: DEFAULT_BLOCK_SIZE }
+        Self { slots, bounce_per_slot: 4, block_size: DEFAULT_BLOCK_SIZE, written_buckets: 0, rel_sizes: 0 }
     }
 
     fn geometry(&self) -> Result<Geometry> {
         let g = Geometry::new(self.slots, self.bounce_per_slot, self.block_size)?;
+        let g = g.with_tables(self.written_buckets, self.rel_sizes)?;
         bounce_blocks(&g)?;
         Ok(g)
     }
@@ -95,6 +102,8 @@ struct Views {
     owner_stats: NonNull<[OwnerStats]>,
     slots: NonNull<[Slot]>,
     cells: NonNull<[Cell]>,
+    written: NonNull<[WrittenBucket]>,
+    sizes: NonNull<[SizeSet]>,
 }
 
 /// A handle of a region: its mapping, this process's pools, and the way to its locks.
@@ -139,12 +148,15 @@ impl Region {
         let g = checked.geometry;
         let n = u64::from(g.slots);
         let [role_stats, pending, owner_stats, slots, cells, bounce] = g.offsets;
+        let [written, sizes] = g.table_offsets;
         let views = Views {
             role_stats: mapping.at::<RoleStats>(role_stats, 1)?.cast(),
             pending: mapping.at(pending, u64::from(g.pending_words))?,
             owner_stats: mapping.at(owner_stats, n)?,
             slots: mapping.at(slots, n)?,
             cells: mapping.at(cells, u64::from(g.capacity))?,
+            written: mapping.at(written, u64::from(g.written_buckets))?,
+            sizes: mapping.at(sizes, u64::from(g.size_sets))?,
         };
         let blocks = bounce_blocks(&g)?;
         let block = g.block_size as usize;
@@ -171,6 +183,8 @@ impl Region {
         let (role_stats, pending, owner_stats, slots, cells) = unsafe {
             (v.role_stats.as_ref(), v.pending.as_ref(), v.owner_stats.as_ref(), v.slots.as_ref(), v.cells.as_ref())
         };
+        // SAFETY: as above.
+        let (written, sizes) = unsafe { (v.written.as_ref(), v.sizes.as_ref()) };
         Parts {
             header: self.header(),
             role_stats,
@@ -178,6 +192,8 @@ impl Region {
             owner_stats,
             slots,
             cells,
+            written,
+            sizes,
             pools: &self.pools,
             geometry: &self.geometry,
             private: self.private,

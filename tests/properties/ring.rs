@@ -21,7 +21,7 @@ use super::cases;
 const PATIENCE: usize = 600;
 
 fn region(slots: u32) -> Region {
-    Region::create_private(&Options { slots, bounce_per_slot: 0, block_size: 512 }).unwrap()
+    Region::create_private(&Options { bounce_per_slot: 0, block_size: 512, ..Options::new(slots) }).unwrap()
 }
 
 /// A ring whose next ticket is `ticket`, as after as many pushes and reaps.

@@ -24,7 +24,8 @@ const BLOCK: usize = 512;
 
 /// A region of one slot that holds a request of this kind, with its word set to `now`.
 fn slot_with(is_mutation: bool, now: Fields) -> Region {
-    let region = Region::create_private(&Options { slots: 1, bounce_per_slot: 1, block_size: BLOCK as u32 }).unwrap();
+    let region =
+        Region::create_private(&Options { bounce_per_slot: 1, block_size: BLOCK as u32, ..Options::new(1) }).unwrap();
     let mut b = Backend::attach(&region, 0, 1).unwrap();
     let rel = RelTag::default();
     let image = [3; BLOCK];

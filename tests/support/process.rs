@@ -95,7 +95,7 @@ impl Site {
         speak_in_children();
         let scratch = Scratch::new(name);
         let path = scratch.path("region");
-        let options = Options { slots, bounce_per_slot: 2, block_size: BLOCK as u32 };
+        let options = Options { bounce_per_slot: 2, block_size: BLOCK as u32, ..Options::new(slots) };
         Region::create_named(&path, &options).unwrap();
         let pool = shared(POOL_BLOCKS as usize * BLOCK) as usize;
         let region = open(&path, pool);

@@ -6,6 +6,7 @@ use super::{Failure, Outcome};
 use crate::service::{Rel, PAGE_SIZE};
 use shmuring::backend::{Backend, Wait};
 use shmuring::error::Error;
+use shmuring::lsn::rel_size::Size;
 use shmuring::region::Region;
 use shmuring::request::{Completion, Lsn, Opcode, Request, MISSING};
 use std::io::{Read, Write};
@@ -81,6 +82,9 @@ pub(super) struct RelsizeArgs {
     /// A missing relation is an answer ("missing"), not an error.
     #[arg(long)]
     allow_missing: bool,
+    /// Ask the communicator even if the region knows the size.
+    #[arg(long)]
+    ask: bool,
 }
 
 /// A backend of one slot (and more if its bounce buffers must carry `blocks` blocks).
@@ -232,8 +236,13 @@ pub(super) fn relsize(args: &RelsizeArgs) -> Outcome {
     let mut request = Request::new(Opcode::RelSize, c.rel.0);
     request.lsn = c.lsn.0;
     request.allow_missing = args.allow_missing;
-    let done = ask(&mut b, &region, c, &request, &mut [])?;
-    match done.value {
+    let cached = if args.ask { None } else { b.cached_rel_size(c.rel.0) };
+    let value = match cached {
+        // A fork that is missing where it must not be is told as ever.
+        Some(Size { blocks, .. }) if blocks.is_some() || args.allow_missing => blocks.map_or(MISSING, u64::from),
+        _ => ask(&mut b, &region, c, &request, &mut [])?.value,
+    };
+    match value {
         MISSING => writeln!(std::io::stdout(), "missing")?,
         blocks => writeln!(std::io::stdout(), "{blocks}")?,
     }

@@ -6,6 +6,7 @@ use crate::server::{Host, HostError, HostOptions, ServerOptions, Stopped};
 use crate::service::spec::ServiceSpec;
 use shmuring::communicator::Gather;
 use shmuring::error::Error;
+use shmuring::layout::{WrittenBucket, DEFAULT_BLOCK_SIZE, SET};
 use shmuring::region::{Options, Region};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{signal, Signal, SignalKind};
+
+/// Buckets of a last-written table in a MiB.
+const BUCKETS_PER_MIB: u32 = (1 << 20) / size_of::<WrittenBucket>() as u32;
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +30,13 @@ pub(super) struct Args {
     /// Bounce buffers of 8 KiB for each slot of a region that is made [default: 4]; as above.
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1024))]
     bounce: Option<u32>,
+    /// MiB of the last-written table of a region that is made [default: 8]; as above. 0: any write makes every page
+    /// look new.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(0..=4096))]
+    written: Option<u32>,
+    /// Relation sizes that a region that is made has room for [default: 4096]; as above. 0: none are kept.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1 << 24))]
+    rel_sizes: Option<u32>,
     /// Where pages come from: store:DIR (pages versioned by LSN) or datadir:DIR (a PostgreSQL data directory, read-only).
     #[arg(long)]
     service: ServiceSpec,
@@ -126,11 +137,17 @@ fn open(args: &Args) -> Result<(&'static Region, bool), Failure> {
 
 /// The region, and whether it was made now.
 fn attach_or_create(args: &Args) -> Result<(Region, bool), Failure> {
-    if args.slots.is_none() && args.bounce.is_none() && args.region.exists() {
-        // A take-over need not know the sizes that the region was made with.
-        return Ok((attach(&args.region)?, false));
-    }
-    let options = Options { bounce_per_slot: args.bounce.unwrap_or(4), ..Options::new(args.slots.unwrap_or(1024)) };
+    // What is not asked for is as it is found: a take-over need not know the sizes that the region was made with.
+    let found = if args.region.exists() { Some(*attach(&args.region)?.parts().geometry) } else { None };
+    let or_found = |asked: Option<u32>, found: Option<u32>, default| asked.or(found).unwrap_or(default);
+    let written = args.written.map(|mib| mib * BUCKETS_PER_MIB);
+    let options = Options {
+        slots: or_found(args.slots, found.map(|g| g.slots), 1024),
+        bounce_per_slot: or_found(args.bounce, found.map(|g| g.bounce_per_slot), 4),
+        block_size: found.map_or(DEFAULT_BLOCK_SIZE, |g| g.block_size),
+        written_buckets: or_found(written, found.map(|g| g.written_buckets), 8 * BUCKETS_PER_MIB),
+        rel_sizes: or_found(args.rel_sizes, found.map(|g| g.size_sets * SET as u32), 4096),
+    };
     let (region, created) = Region::create_named(&args.region, &options).map_err(|e| match e {
         Error::Os(libc::ENOENT) => format!("{}: there is no such directory", args.region.display()).into(),
         e => explain(&args.region, e),

@@ -4,7 +4,7 @@ use super::region::{communicator_pid, observe};
 use super::target::LsnArg;
 use super::{slots, Outcome};
 use serde_json::{json, Map, Value};
-use shmuring::layout::Slot;
+use shmuring::layout::{Slot, SET};
 use shmuring::parts::Parts;
 use shmuring::region::Region;
 use shmuring::request::{RawRequest, RelTag};
@@ -75,6 +75,11 @@ fn snapshot(region: &Region) -> Value {
             "tail": header.tail.0.load(relaxed),
             "head": header.head.0.load(relaxed),
             "pending_raised": header.any.0.load(relaxed),
+        },
+        "tables": {
+            "written_buckets": parts.written.len(),
+            "written_floor": LsnArg(parts.last_written().floor()).to_string(),
+            "rel_sizes": parts.sizes.len() * SET,
         },
         "slots": by_state(&parts),
         "oldest": oldest(&parts, now),
@@ -214,7 +219,7 @@ fn table(now: &Value) -> String {
             "communicator  GONE: pid {pid} held the role with epoch {epoch}; start 'shmuring serve' to take over"
         );
     }
-    for part in ["slots", "ring", "owners", "role"] {
+    for part in ["slots", "ring", "tables", "owners", "role"] {
         let _ = writeln!(out, "{part:<13} {}", line(&now[part]));
     }
     if let Some(kinds) = now["latency_ns"].as_object() {

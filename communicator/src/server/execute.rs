@@ -1,5 +1,6 @@
 //! One read, from claim to completion.
 
+use super::sizes::{Found, Sizes};
 use super::{OwnedClaim, Ticket};
 use crate::service::{PageService, ReadLsn, Result, ServiceError, PAGE_SIZE};
 use shmuring::communicator::Claim;
@@ -21,27 +22,27 @@ impl Answer {
 }
 
 /// Serves the reads of a batch side by side: none waits for another (the last one runs in this task).
-pub(super) async fn reads(service: Arc<dyn PageService>, mut batch: Vec<(OwnedClaim, Ticket)>) {
+pub(super) async fn reads(service: Arc<dyn PageService>, sizes: Sizes, mut batch: Vec<(OwnedClaim, Ticket)>) {
     let last = batch.pop();
     for (claim, ticket) in batch {
-        tokio::spawn(read(service.clone(), claim, ticket));
+        tokio::spawn(read(service.clone(), sizes.clone(), claim, ticket));
     }
     if let Some((claim, ticket)) = last {
-        read(service, claim, ticket).await;
+        read(service, sizes, claim, ticket).await;
     }
 }
 
 /// Serves a read and completes it; a cancelled one is dropped as soon as that is seen.
-async fn read(service: Arc<dyn PageService>, claim: OwnedClaim, ticket: Ticket) {
+async fn read(service: Arc<dyn PageService>, sizes: Sizes, claim: OwnedClaim, ticket: Ticket) {
     if claim.is_cancelled() {
         let _ = claim.complete(Completion::ok(0));
         return;
     }
     let result = match claim.job().deadline {
-        None => answer(&*service, claim.job()).await,
+        None => answer(&*service, &sizes, claim.job()).await,
         Some(deadline) => {
             let left = deadline.saturating_sub(shmuring::clock::now());
-            match tokio::time::timeout(Duration::from_nanos(left), answer(&*service, claim.job())).await {
+            match tokio::time::timeout(Duration::from_nanos(left), answer(&*service, &sizes, claim.job())).await {
                 Ok(result) => result,
                 Err(_) => Err(ServiceError::new(libc::ETIMEDOUT, "the request's deadline passed")),
             }
@@ -91,7 +92,7 @@ fn deliver(mut claim: OwnedClaim, answer: &Answer) {
     let _ = claim.complete(completion);
 }
 
-async fn answer(service: &dyn PageService, job: &Job) -> Result<Answer> {
+async fn answer(service: &dyn PageService, sizes: &Sizes, job: &Job) -> Result<Answer> {
     let lsns = ReadLsn { request_lsn: job.request_lsn, not_modified_since: newest(job) };
     let count = u32::from(job.count);
     match job.opcode {
@@ -101,13 +102,13 @@ async fn answer(service: &dyn PageService, job: &Job) -> Result<Answer> {
             Ok(Answer { value: u64::from(count), lsn, pages })
         }
         Opcode::Prefetch => service.prefetch(job.rel, job.block, count).await.map(|()| Answer::value(0)),
-        Opcode::RelSize => match service.rel_size(job.rel, lsns).await? {
+        Opcode::RelSize => match rel_size(service, sizes, job.rel, lsns).await? {
             Some(blocks) => Ok(Answer::value(u64::from(blocks))),
             None if job.allow_missing => Ok(Answer::value(MISSING)),
             None => Err(ServiceError::missing_relation(job.rel)),
         },
         Opcode::RelExists => {
-            let exists = service.rel_size(job.rel, lsns).await?.is_some();
+            let exists = rel_size(service, sizes, job.rel, lsns).await?.is_some();
             Ok(Answer::value(u64::from(exists)))
         }
         Opcode::DbSize => service.db_size(job.rel.db_oid, lsns).await.map(Answer::value),
@@ -121,6 +122,21 @@ async fn answer(service: &dyn PageService, job: &Job) -> Result<Answer> {
         }
         Opcode::Nop => Ok(Answer::value(0)),
         mutation => Err(ServiceError::unsupported(mutation.name())),
+    }
+}
+
+/// Blocks of a fork, from the sizes that are known or else from the page service, which makes them known.
+async fn rel_size(service: &dyn PageService, sizes: &Sizes, rel: RelTag, lsns: ReadLsn) -> Result<Option<u32>> {
+    if lsns.request_lsn.is_some() {
+        return service.rel_size(rel, lsns).await;
+    }
+    match sizes.find(rel) {
+        Found::Known(blocks) => Ok(blocks),
+        Found::Asked(asked) => {
+            let blocks = service.rel_size(rel, lsns).await?;
+            asked.fill(blocks, lsns.not_modified_since);
+            Ok(blocks)
+        }
     }
 }
 

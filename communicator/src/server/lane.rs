@@ -4,6 +4,7 @@
 //! anyway, and a group shares one commit.
 
 use super::execute::refuse;
+use super::sizes::{Pending, Sizes};
 use super::{OwnedClaim, Ticket};
 use crate::service::{Mutation, MutationRequest, PageService, Result, ServiceError, PAGE_SIZE};
 use shmuring::communicator::Withdrawn;
@@ -19,6 +20,7 @@ const GROUP: usize = 64;
 /// The term under which mutations are applied: what an older communicator still sends is fenced off by it (R4d).
 pub(super) struct Term {
     pub(super) service: Arc<dyn PageService>,
+    pub(super) sizes: Sizes,
     pub(super) parts: &'static Parts<'static>,
     pub(super) epoch: u32,
     /// The server life that the page service has acknowledged together with the epoch.
@@ -90,10 +92,13 @@ impl Group {
             return;
         }
         let n = self.requests.len();
+        // Before the I/O, and ended before any completion of the group is published (R2).
+        let pending: Vec<Option<Pending>> = term.sizes.begin(&self.requests);
         let results = match term.fence().await {
             Ok(()) => term.service.apply(term.life, term.epoch, self.requests).await,
             Err(e) => vec![Err(e); n],
         };
+        term.sizes.finish(pending, &results);
         let mut results = results.into_iter();
         for (claim, ticket) in self.claims {
             match results.next() {

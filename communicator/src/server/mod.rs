@@ -6,6 +6,7 @@
 //! | `reaper` | the thread: takes the role, admits what a dead one left, reaps, parks, drains |
 //! | `execute` | one read from claim to completion |
 //! | `lane` | mutations, one after the other in the order of their claims, committed in groups |
+//! | `sizes` | keeps the relation sizes of the region: marks and sets around mutations, fills after reads |
 //!
 //! Reads run side by side, each a task. Mutations keep the order of their claims in one lane (R4): a mutation's result is
 //! published before the next group is applied, so none is re-run after something that came to depend on it.
@@ -14,6 +15,7 @@ mod execute;
 mod host;
 mod lane;
 mod reaper;
+mod sizes;
 
 pub use host::{Host, HostError, HostOptions, Stopped};
 pub use reaper::{Served, Server, ServerOptions};

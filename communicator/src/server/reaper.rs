@@ -1,5 +1,6 @@
 //! The reaper: takes the role, admits what a dead communicator left, then turns hints into claims until it is told to stop.
 
+use super::sizes::Sizes;
 use super::{execute, lane, InFlight, OwnedClaim};
 use crate::service::PageService;
 use shmuring::communicator::{Communicator, Gather};
@@ -56,6 +57,7 @@ pub struct Server {
 struct Reaper {
     communicator: Communicator<'static>,
     service: Arc<dyn PageService>,
+    sizes: Sizes,
     runtime: Handle,
     lane: UnboundedSender<(OwnedClaim, super::Ticket)>,
     in_flight: InFlight,
@@ -78,7 +80,8 @@ impl Server {
         if parts.geometry.block_size as usize != crate::service::PAGE_SIZE {
             return Err(Error::BadGeometry);
         }
-        let (communicator, inheritance) = Communicator::take_role(region, parts)?;
+        let (mut communicator, inheritance) = Communicator::take_role(region, parts)?;
+        let sizes = Sizes::of(&mut communicator);
         let epoch = communicator.epoch();
         let life = parts.header.life.life.load(Ordering::Acquire);
         if let Err(e) = runtime.block_on(service.fence(life, epoch)) {
@@ -86,11 +89,15 @@ impl Server {
             return Err(Error::Os(e.errno));
         }
         let (sender, arrivals) = unbounded_channel();
-        runtime.spawn(lane::run(lane::Term { service: service.clone(), parts, epoch, life }, arrivals));
+        runtime.spawn(lane::run(
+            lane::Term { service: service.clone(), sizes: sizes.clone(), parts, epoch, life },
+            arrivals,
+        ));
         let stop = Arc::new(AtomicBool::new(false));
         let mut reaper = Reaper {
             communicator,
             service,
+            sizes,
             runtime,
             lane: sender,
             in_flight: InFlight::default(),
@@ -201,7 +208,7 @@ impl Reaper {
             }
         }
         if !reads.is_empty() {
-            self.runtime.spawn(execute::reads(self.service.clone(), reads));
+            self.runtime.spawn(execute::reads(self.service.clone(), self.sizes.clone(), reads));
         }
     }
 }

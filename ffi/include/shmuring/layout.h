@@ -62,6 +62,20 @@ struct SHMURING_ALIGNED_(128) shmuring_pool_check {
 	uint64_t stride_and_count[SHMURING_MAX_POOLS];
 };
 
+/* What the creator fixed about the tables behind the bounce buffers. */
+struct shmuring_table_config {
+	uint32_t written_buckets;
+	uint32_t size_sets;
+	uint64_t offsets[2]; /* the last-written table, the relation sizes */
+};
+
+/* The words that hold for all of a table. */
+struct SHMURING_ALIGNED_(128) shmuring_tables {
+	struct shmuring_table_config config;
+	uint64_t floor;      /* no page counts as written before this LSN */
+	uint64_t sizes_life; /* the server life whose relation sizes are in the cache */
+};
+
 /* The first page of a region. */
 struct SHMURING_ALIGNED_(128) shmuring_header {
 	uint64_t magic;
@@ -74,6 +88,7 @@ struct SHMURING_ALIGNED_(128) shmuring_header {
 	struct shmuring_role role;
 	struct shmuring_life life;
 	struct shmuring_pool_check pools;
+	struct shmuring_tables tables;
 };
 
 /* Counters of the communicator's role. */
@@ -84,7 +99,7 @@ struct SHMURING_ALIGNED_(128) shmuring_role_stats {
 
 /* Counters of a slot owner, at the place of its first slot. */
 struct SHMURING_ALIGNED_(128) shmuring_owner_stats {
-	uint64_t counters[8];
+	uint64_t counters[16];
 	uint64_t latency[SHMURING_BUCKETS]; /* sampled, submit to result */
 };
 
@@ -151,6 +166,25 @@ struct SHMURING_ALIGNED_(64) shmuring_cell {
 	uint64_t value;
 };
 
+/* A bucket of the last-written table. */
+struct SHMURING_ALIGNED_(64) shmuring_written_bucket {
+	uint64_t evicted;    /* the largest LSN that has no entry any more */
+	uint64_t entries[7]; /* tag << 52 | LSN / 8 */
+};
+
+/* The size of a relation fork; the communicator writes it. */
+struct shmuring_size_entry {
+	uint64_t stamp; /* bit 0: whole; bit 1: set by a change; from bit 8 on the version */
+	uint64_t place; /* spc_oid << 32 | db_oid */
+	uint64_t size;  /* rel_number << 32 | blocks; UINT32_MAX: no such relation */
+	uint64_t lsn;   /* fork << 56 | LSN */
+};
+
+/* The entries that a relation fork may be in. */
+struct SHMURING_ALIGNED_(128) shmuring_size_set {
+	struct shmuring_size_entry entries[4];
+};
+
 /* What an earlier owner left in a slot, and what became of it: shmuring_next_leftover. Lies in no region. */
 struct shmuring_leftover {
 	uint32_t slot;
@@ -195,7 +229,17 @@ SHMURING_AT_(shmuring_life, system_identifier, 8);
 SHMURING_SIZE_(shmuring_pool_check, 128);
 SHMURING_AT_(shmuring_pool_check, stride_and_count, 0);
 
-SHMURING_SIZE_(shmuring_header, 1152);
+SHMURING_SIZE_(shmuring_table_config, 24);
+SHMURING_AT_(shmuring_table_config, written_buckets, 0);
+SHMURING_AT_(shmuring_table_config, size_sets, 4);
+SHMURING_AT_(shmuring_table_config, offsets, 8);
+
+SHMURING_SIZE_(shmuring_tables, 128);
+SHMURING_AT_(shmuring_tables, config, 0);
+SHMURING_AT_(shmuring_tables, floor, 24);
+SHMURING_AT_(shmuring_tables, sizes_life, 32);
+
+SHMURING_SIZE_(shmuring_header, 1280);
 SHMURING_AT_(shmuring_header, magic, 0);
 SHMURING_AT_(shmuring_header, config, 8);
 SHMURING_AT_(shmuring_header, tail, 128);
@@ -206,14 +250,15 @@ SHMURING_AT_(shmuring_header, any, 640);
 SHMURING_AT_(shmuring_header, role, 768);
 SHMURING_AT_(shmuring_header, life, 896);
 SHMURING_AT_(shmuring_header, pools, 1024);
+SHMURING_AT_(shmuring_header, tables, 1152);
 
 SHMURING_SIZE_(shmuring_role_stats, 896);
 SHMURING_AT_(shmuring_role_stats, counters, 0);
 SHMURING_AT_(shmuring_role_stats, service, 256);
 
-SHMURING_SIZE_(shmuring_owner_stats, 256);
+SHMURING_SIZE_(shmuring_owner_stats, 384);
 SHMURING_AT_(shmuring_owner_stats, counters, 0);
-SHMURING_AT_(shmuring_owner_stats, latency, 64);
+SHMURING_AT_(shmuring_owner_stats, latency, 128);
 
 SHMURING_SIZE_(shmuring_raw_request, 36);
 SHMURING_AT_(shmuring_raw_request, lsn, 0);
@@ -263,6 +308,19 @@ SHMURING_AT_(shmuring_slot, vector, 128);
 
 SHMURING_SIZE_(shmuring_cell, 64);
 SHMURING_AT_(shmuring_cell, value, 0);
+
+SHMURING_SIZE_(shmuring_written_bucket, 64);
+SHMURING_AT_(shmuring_written_bucket, evicted, 0);
+SHMURING_AT_(shmuring_written_bucket, entries, 8);
+
+SHMURING_SIZE_(shmuring_size_entry, 32);
+SHMURING_AT_(shmuring_size_entry, stamp, 0);
+SHMURING_AT_(shmuring_size_entry, place, 8);
+SHMURING_AT_(shmuring_size_entry, size, 16);
+SHMURING_AT_(shmuring_size_entry, lsn, 24);
+
+SHMURING_SIZE_(shmuring_size_set, 128);
+SHMURING_AT_(shmuring_size_set, entries, 0);
 
 SHMURING_SIZE_(shmuring_leftover, 68);
 SHMURING_AT_(shmuring_leftover, slot, 0);

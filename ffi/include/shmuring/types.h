@@ -47,7 +47,7 @@
 	(SHMURING_VERSION_MAJOR * 1000000 + SHMURING_VERSION_MINOR * 1000 + SHMURING_VERSION_PATCH)
 
 /* Version of what lies in a region. Raised whenever the meaning of a byte changes. */
-#define SHMURING_ABI_VERSION 1
+#define SHMURING_ABI_VERSION 2
 
 /* -------------------------------------------------------------------------------------------------- Errors */
 
@@ -261,6 +261,9 @@ struct shmuring_wait {
 #define SHMURING_OWNER_FUTEX_WAITS 5
 #define SHMURING_OWNER_PENDING_PUSHES 6
 #define SHMURING_OWNER_LEFTOVERS 7
+#define SHMURING_OWNER_REL_SIZE_HITS 8
+#define SHMURING_OWNER_REL_SIZE_SPARED 9
+#define SHMURING_OWNER_REL_SIZE_MISSES 10
 
 /* Indexes of shmuring_role_stats.counters. */
 #define SHMURING_ROLE_CLAIMED 0

@@ -11,9 +11,11 @@ use shmuring::backend::{Backend, Cancelled, Leftover, SlotRef, Wait};
 use shmuring::error::Result;
 use shmuring::layout::Slot;
 use shmuring::liveness::{Liveness, LockFile};
+use shmuring::lsn::rel_size::Size;
+use shmuring::lsn::written::Written;
 use shmuring::parts::Parts;
 use shmuring::region::Region;
-use shmuring::request::{Completion, RawRequest, RelTag, Request};
+use shmuring::request::{Completion, Lsn, RawRequest, RelTag, Request};
 use shmuring::slot::State;
 use shmuring::stats::OwnerCounter;
 
@@ -75,6 +77,18 @@ entries! {
     entry_settle(b: &mut Handle, w: &Wait<'_>, old_life: bool) -> Result<u32> = b.settle(w, old_life);
     entry_detach(b: &mut Handle, w: &Wait<'_>) -> Result<u32> = b.detach(w);
     entry_drop(b: *mut Handle) -> () = core::ptr::drop_in_place(b);
+    entry_cached_rel_size(b: &Handle, rel: RelTag) -> Option<Size> = b.cached_rel_size(rel);
+    entry_last_written(b: &Handle) -> Written<'static> = b.last_written();
+    entry_written_note(w: &Written<'_>, rel: RelTag, block: u32, lsn: Lsn) -> () = w.note(rel, block, lsn);
+    entry_written_note_range(w: &Written<'_>, rel: RelTag, first: u32, count: u32, lsn: Lsn) -> ()
+        = w.note_range(rel, first, count, lsn);
+    entry_written_note_relation(w: &Written<'_>, rel: RelTag, lsn: Lsn) -> () = w.note_relation(rel, lsn);
+    entry_written_note_all(w: &Written<'_>, lsn: Lsn) -> () = w.note_all(lsn);
+    entry_written_get(w: &Written<'_>, rel: RelTag, block: u32) -> Lsn = w.get(rel, block);
+    entry_written_get_range(w: &Written<'_>, rel: RelTag, first: u32, to: *mut Lsn, n: usize) -> ()
+        = w.get_range(rel, first, core::slice::from_raw_parts_mut(to, n));
+    entry_written_get_relation(w: &Written<'_>, rel: RelTag) -> Lsn = w.get_relation(rel);
+    entry_written_get_database(w: &Written<'_>, db_oid: u32) -> Lsn = w.get_database(db_oid);
     entry_for_ns(ns: u64) -> Wait<'static> = Wait::for_ns(ns);
     entry_for_ms(ms: u64) -> Wait<'static> = Wait::for_ms(ms);
     // Rung without a handle.

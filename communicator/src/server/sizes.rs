@@ -1,0 +1,109 @@
+//! The relation sizes of the region, as the server keeps them: marked before a mutation's I/O, set after it and before
+//! its completion is published, filled by reads of sizes that no mutation overtook (R2, R13). The rules are in
+//! [`shmuring::lsn::rel_size`]; here is the lock between the threads, and what each mutation does to a size.
+
+use crate::service::{Mutation, MutationRequest, Result};
+use shmuring::communicator::Communicator;
+use shmuring::lsn::rel_size::{Asked as AskedToken, Change, Outcome, Writer};
+use shmuring::request::{Lsn, RelTag};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The writer of the sizes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Sizes(Option<Arc<Mutex<Writer<'static>>>>);
+
+/// A mutation under way, and what it comes to if it succeeds.
+#[derive(Debug)]
+pub(super) struct Pending {
+    change: Change,
+    then: Outcome,
+}
+
+/// What is known of a size.
+pub(super) enum Found {
+    /// Its blocks; `None`: there is no such fork.
+    Known(Option<u32>),
+    /// Nothing: ask the page service, and tell.
+    Asked(Asked),
+}
+
+/// A question to the page service, under way until it is filled or dropped.
+pub(super) struct Asked {
+    sizes: Sizes,
+    token: Option<AskedToken>,
+}
+
+impl Sizes {
+    /// The sizes of this communicator's region.
+    pub(super) fn of(communicator: &mut Communicator<'static>) -> Self {
+        Self(communicator.rel_size_writer().map(|w| Arc::new(Mutex::new(w))))
+    }
+
+    /// A panic under the lock leaves a fork that is a miss for good, at worst: so poison is no reason to stop.
+    fn lock(&self) -> Option<MutexGuard<'_, Writer<'static>>> {
+        self.0.as_ref().map(|w| w.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Marks what a group is about to change.
+    pub(super) fn begin(&self, group: &[MutationRequest]) -> Vec<Option<Pending>> {
+        let Some(mut writer) = self.lock() else { return Vec::new() };
+        let mut mark = |request| effect(request).map(|(rel, then)| Pending { change: writer.begin(rel), then });
+        group.iter().map(&mut mark).collect()
+    }
+
+    /// Sets what the group has changed. Call it before the first completion.
+    pub(super) fn finish(&self, pending: Vec<Option<Pending>>, results: &[Result<u64>]) {
+        let Some(mut writer) = self.lock() else { return };
+        for (i, pending) in pending.into_iter().enumerate() {
+            let Some(Pending { change, then }) = pending else { continue };
+            let is_done = results.get(i).is_some_and(Result::is_ok);
+            writer.finish(change, if is_done { then } else { Outcome::Unknown });
+        }
+    }
+
+    /// The size of a fork, or the right to ask for it.
+    pub(super) fn find(&self, rel: RelTag) -> Found {
+        let mut token = None;
+        if let Some(mut writer) = self.lock() {
+            if let Some(size) = writer.known(rel) {
+                return Found::Known(size.blocks);
+            }
+            token = Some(writer.ask(rel));
+        }
+        Found::Asked(Asked { sizes: self.clone(), token })
+    }
+}
+
+impl Asked {
+    /// Tells the answer, which holds as of `lsn`.
+    pub(super) fn fill(mut self, blocks: Option<u32>, lsn: Lsn) {
+        if let (Some(token), Some(mut writer)) = (self.token.take(), self.sizes.lock()) {
+            writer.fill(token, blocks, lsn);
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let Some(token) = self.token.take() else { return };
+        if let Some(mut writer) = self.sizes.lock() {
+            writer.drop_asked(token);
+        }
+    }
+}
+
+/// The fork whose size a mutation changes, and what it comes to.
+fn effect(request: &MutationRequest) -> Option<(RelTag, Outcome)> {
+    let effect = match request.mutation {
+        Mutation::WritePage { .. } => return None,
+        Mutation::Extend { rel, block, lsn, .. } => (rel, Outcome::Raise(block.saturating_add(1), lsn)),
+        Mutation::ZeroExtend { rel, block, count, lsn } => (rel, Outcome::Raise(block.saturating_add(count), lsn)),
+        Mutation::Truncate { rel, blocks, lsn } => (rel, Outcome::Lower(blocks, lsn)),
+        Mutation::UpdateRelSize { rel, blocks, lsn } => (rel, Outcome::Set(blocks, lsn)),
+        Mutation::Unlink { rel, lsn } => (rel, Outcome::Remove(lsn)),
+        Mutation::Create { rel, lsn } if request.first_attempt => (rel, Outcome::Set(0, lsn)),
+        // A create that ran before may have been followed by others.
+        Mutation::Create { rel, .. } => (rel, Outcome::Unknown),
+    };
+    Some(effect)
+}
