@@ -290,6 +290,24 @@ fn a_cancel_has_one_winner_whatever_the_step_the_communicator_dies_at() {
     }
 }
 
+/// The owner has one slot, cancels, and waits until it can be used again.
+#[test]
+fn who_waits_for_a_cancelled_slot_is_woken_whatever_the_step_the_communicator_dies_at() {
+    check_deaths(DYING, &["a death", "cancelled"], |step| {
+        let world = World::new(1, 2);
+        let mut backend = world.backend(0, 1);
+        let r = backend.fill(0, &bounced(7)).unwrap();
+        backend.submit(r).unwrap();
+        let shared = world.clone();
+        let terms = thread::spawn(move || terms_with_a_death(&shared, State::Processing, step));
+        if backend.cancel(r, &FOR_EVER).is_ok() {
+            saw("cancelled");
+            assert_eq!(backend.wait_free(&FOR_EVER), Ok(0));
+        }
+        terms.join().unwrap();
+    });
+}
+
 /// Preemptions where the owner submits meanwhile: with 3 each of some 50 steps takes 15,000 interleavings and more.
 const SHALLOW: Option<usize> = Some(2);
 

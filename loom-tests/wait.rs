@@ -139,3 +139,29 @@ fn who_waits_for_a_cancelled_slot_is_woken_when_it_comes_back() {
         check_reaching(DEEP, &["cancelled"], move || wait_for_the_slot(to));
     }
 }
+
+/// A write that was claimed before its owner gave it up runs to its end; its owner waits for the slot.
+#[test]
+fn who_waits_for_a_forgotten_slot_is_woken_when_its_write_is_over() {
+    static IMAGE: [u8; BLOCK] = page_of(7);
+    check_reaching(DEEP, &["forgotten", "cancelled"], || {
+        let world = World::new(1, 2);
+        let mut backend = world.backend(0, 1);
+        let request = backend.fill(0, &Request::write_page(REL, 7, 1, 0, &IMAGE)).unwrap();
+        backend.submit(request).unwrap();
+        let shared = world.clone();
+        let server = thread::spawn(move || {
+            let parts = shared.parts();
+            communicator(&parts).0.reap(8, State::Processing, |claim| assert!(serve(claim)));
+        });
+        if backend.cancel(request, &FOR_EVER).is_ok() {
+            saw("cancelled");
+        } else {
+            saw("forgotten");
+            backend.forget(request).unwrap();
+        }
+        assert_eq!(backend.wait_free(&FOR_EVER), Ok(0));
+        assert!(owner::look(&world.slots[0]).is(State::Idle));
+        server.join().unwrap();
+    });
+}

@@ -44,8 +44,9 @@ impl<'r> Backend<'r> {
                 _ => None,
             };
             let Some(place) = place else { continue };
-            // #26: the owner may set W on each of these; one that moved meanwhile is seen by the kernel.
-            let marked = owner::set_waiter(slot, word).unwrap_or(word);
+            // #26: the owner may set W on each of these. One that moved meanwhile has none, and may look to the kernel as it
+            // did before (as in `sleep_any`): look again.
+            let Ok(marked) = owner::set_waiter(slot, word) else { return Ok(Outcome::Changed) };
             *place = Watch::new(&slot.word, marked.low(), self.parts.private);
             first = first.or(Some(slot));
             n += 1;

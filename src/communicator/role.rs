@@ -158,6 +158,8 @@ impl<'r> Communicator<'r> {
                     // #19: the last holder may have died between publishing and waking.
                     futex::wake_all(&slot.word, parts.private);
                 }
+                // #11, #13, #17: or between giving a slot back and waking, and then the word does not tell.
+                Some(State::Idle) => futex::wake_all(&slot.word, parts.private),
                 Some(State::Submitted) => self.refuse_orphan(number, slot, word, liveness),
                 Some(State::Processing | State::Copying) => {
                     if let Some(claim) = self.reclaim(number, slot, word, liveness) {
