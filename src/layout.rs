@@ -255,6 +255,8 @@ pub struct RoleStats {
     pub counters: [Tally; 32],
     /// Time from claim to completion of deferred requests, by class: demand, prefetch, background.
     pub service: [[Tally; BUCKETS]; 3],
+    /// Time that requests waited for conflicting ones.
+    pub blocked: [Tally; BUCKETS],
 }
 
 // SAFETY: every field that two processes touch is an atomic or is handed over by the slot word (I1); the plain words of
@@ -302,7 +304,7 @@ const _: () = {
     assert!(offset_of!(Slot, word) == 0 && offset_of!(Slot, request) == 8 && offset_of!(Slot, result) == 44);
     assert!(offset_of!(Slot, control) == 64 && offset_of!(Slot, claim_seq) == 96);
     assert!(offset_of!(Slot, vector) == 128 && size_of::<RawVector>() == 384);
-    assert!(size_of::<OwnerStats>() == 256 && size_of::<RoleStats>() == 896);
+    assert!(size_of::<OwnerStats>() == 256 && size_of::<RoleStats>() == 1024);
     assert!(cfg!(target_endian = "little"), "the futex is the low half of the slot word");
 };
 

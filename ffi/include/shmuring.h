@@ -209,6 +209,10 @@ int shmuring_region_size(uint32_t slots, uint32_t bounce_per_slot, uint32_t bloc
 #define SHMURING_ROLE_DEFERRED 17
 #define SHMURING_ROLE_BATCHES 18
 #define SHMURING_ROLE_UNHINTED 19
+#define SHMURING_ROLE_BLOCKED 20
+#define SHMURING_ROLE_JOINED 21
+#define SHMURING_ROLE_SENT_AGAIN 22
+#define SHMURING_ROLE_LSN_TIMEOUTS 23
 
 /* ---------------------------------------------------------------------------------------------- The layout */
 
@@ -285,6 +289,7 @@ struct SHMURING_ALIGNED_(128) shmuring_header {
 struct SHMURING_ALIGNED_(128) shmuring_role_stats {
 	uint64_t counters[32];
 	uint64_t service[3][SHMURING_BUCKETS]; /* claim to completion of deferred requests, by class */
+	uint64_t blocked[SHMURING_BUCKETS]; /* time that requests waited for conflicting ones */
 };
 
 /* Counters of a slot owner, at the place of its first slot. */
@@ -415,9 +420,10 @@ SHMURING_AT_(shmuring_header, role, 768);
 SHMURING_AT_(shmuring_header, life, 896);
 SHMURING_AT_(shmuring_header, pools, 1024);
 
-SHMURING_SIZE_(shmuring_role_stats, 896);
+SHMURING_SIZE_(shmuring_role_stats, 1024);
 SHMURING_AT_(shmuring_role_stats, counters, 0);
 SHMURING_AT_(shmuring_role_stats, service, 256);
+SHMURING_AT_(shmuring_role_stats, blocked, 832);
 
 SHMURING_SIZE_(shmuring_owner_stats, 256);
 SHMURING_AT_(shmuring_owner_stats, counters, 0);
