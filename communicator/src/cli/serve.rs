@@ -83,7 +83,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         }
     })?;
     let gather = Gather { requests: usize::from(args.gather), ns: args.gather_us.saturating_mul(1000) };
-    let options = ServerOptions { gather, grace: Duration::from_secs(args.grace) };
+    let options = ServerOptions { gather, grace: Duration::from_secs(args.grace), ..ServerOptions::default() };
     let server = Server::start(region, service.clone(), runtime.handle().clone(), options).map_err(|e| match e {
         Error::RoleHeld => role_held(args, region),
         e => explain(&args.region, e),

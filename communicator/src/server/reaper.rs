@@ -1,10 +1,12 @@
 //! The reaper: takes the role, admits what a dead communicator left, then turns hints into claims until it is told to stop.
 
-use super::{execute, lane, InFlight, OwnedClaim};
+use super::desk::Desk;
+use super::OwnedClaim;
 use crate::service::PageService;
 use shmuring::communicator::{Communicator, Gather};
 use shmuring::doorbell;
 use shmuring::error::{Error, Result};
+use shmuring::lsn::scheduler;
 use shmuring::parts::Parts;
 use shmuring::region::Region;
 use shmuring::request::{Completion, Opcode};
@@ -14,7 +16,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{unbounded_channel, UnboundedSender};
 
 /// Most requests of one batch.
 const BATCH: usize = 64;
@@ -26,11 +27,13 @@ pub struct ServerOptions {
     pub gather: Gather,
     /// How long to wait for unfinished requests when told to stop.
     pub grace: Duration,
+    /// Bounds, lanes and budgets of the scheduler. Its `sharding` is the page service's.
+    pub scheduler: scheduler::Options,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { gather: Gather::default(), grace: Duration::from_secs(30) }
+        Self { gather: Gather::default(), grace: Duration::from_secs(30), scheduler: scheduler::Options::default() }
     }
 }
 
@@ -55,10 +58,7 @@ pub struct Server {
 
 struct Reaper {
     communicator: Communicator<'static>,
-    service: Arc<dyn PageService>,
-    runtime: Handle,
-    lane: UnboundedSender<(OwnedClaim, super::Ticket)>,
-    in_flight: InFlight,
+    desk: Arc<Desk>,
     options: ServerOptions,
     stop: Arc<AtomicBool>,
     claimed: u64,
@@ -85,19 +85,13 @@ impl Server {
             tracing::error!(life, epoch, "the page service refused this communicator: {e}");
             return Err(Error::Os(e.errno));
         }
-        let (sender, arrivals) = unbounded_channel();
-        runtime.spawn(lane::run(lane::Term { service: service.clone(), parts, epoch, life }, arrivals));
+        // A slot has one request of at most 32 blocks, so that there is room for all of them.
+        let most = parts.slots.len().saturating_mul(shmuring::request::MAX_BLOCKS + 1);
+        let mut bounds = options.scheduler;
+        bounds.units = bounds.units.max(most);
+        let desk = Desk::open(service, parts, runtime, (life, epoch), bounds);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut reaper = Reaper {
-            communicator,
-            service,
-            runtime,
-            lane: sender,
-            in_flight: InFlight::default(),
-            options,
-            stop: stop.clone(),
-            claimed: 0,
-        };
+        let mut reaper = Reaper { communicator, desk, options, stop: stop.clone(), claimed: 0 };
         let inherited = inheritance.mutations.len() + inheritance.reads.len();
         // Mutations of dead epochs go before everything Submitted, in the order of their claims (R4).
         reaper.hand_on(inheritance.mutations.into_iter().chain(inheritance.reads).collect());
@@ -149,10 +143,14 @@ impl Reaper {
             self.reap(0);
         }
         let begin = Instant::now();
-        while self.in_flight.count() > 0 && begin.elapsed() < self.options.grace {
+        while self.desk.in_flight.count() > 0 && begin.elapsed() < self.options.grace {
             std::thread::sleep(Duration::from_millis(1));
         }
-        Served { claimed: self.claimed, unanswered: self.in_flight.count() }
+        let unanswered = self.desk.in_flight.count();
+        if unanswered > 0 {
+            self.desk.close();
+        }
+        Served { claimed: self.claimed, unanswered }
     }
 
     /// Reaps one batch and hands it on; parks for at most `ns` if there is none (0: does not park).
@@ -183,23 +181,19 @@ impl Reaper {
         self.hand_on(batch);
     }
 
-    /// Reads go to the runtime in one piece, so that a batch costs one wake-up of a worker.
-    fn hand_on(&mut self, batch: Vec<OwnedClaim>) {
+    /// The batch goes to the desk in one piece: one visit for all.
+    fn hand_on(&mut self, mut batch: Vec<OwnedClaim>) {
         self.claimed += batch.len() as u64;
-        let mut reads = Vec::with_capacity(batch.len());
-        for claim in batch {
-            let opcode = claim.job().opcode;
-            if opcode == Opcode::Nop {
-                let _ = claim.complete(Completion::ok(0));
-            } else if opcode.is_mutation() {
-                // If the lane is gone the claim comes back and is dropped: it completes with ECANCELED (I4).
-                drop(self.lane.send((claim, self.in_flight.enter())));
+        let mut i = 0;
+        while let Some(claim) = batch.get(i) {
+            if claim.job().opcode == Opcode::Nop {
+                let _ = batch.remove(i).complete(Completion::ok(0));
             } else {
-                reads.push((claim, self.in_flight.enter()));
+                i += 1;
             }
         }
-        if !reads.is_empty() {
-            self.runtime.spawn(execute::reads(self.service.clone(), reads));
+        if !batch.is_empty() {
+            self.desk.submit(batch);
         }
     }
 }
