@@ -94,11 +94,21 @@ pub enum RoleCounter {
     SentAgain = 22,
     /// Waits for WAL that a page server gave up; the reads are sent again.
     LsnTimeouts = 23,
+    /// Pages found in the page cache.
+    CacheHits = 24,
+    /// Pages found in the prefetch buffer.
+    PrefetchHits = 25,
+    /// Pages found in neither.
+    CacheMisses = 26,
+    /// Pages compared with a local copy.
+    Compared = 27,
+    /// Of those, pages that differed.
+    Differed = 28,
 }
 
 impl RoleCounter {
     /// Names, in order.
-    pub const NAMES: [&'static str; 24] = [
+    pub const NAMES: [&'static str; 29] = [
         "claimed",
         "stale_hints",
         "stepped_over",
@@ -123,6 +133,11 @@ impl RoleCounter {
         "joined",
         "sent_again",
         "lsn_timeouts",
+        "cache_hits",
+        "prefetch_hits",
+        "cache_misses",
+        "compared",
+        "differed",
     ];
 }
 

@@ -3,10 +3,12 @@
 //! | module | role |
 //! |---|---|
 //! | [`cli`] | the command `shmuring` |
+//! | [`compare`] | `debug_compare_local`: answers against a local copy |
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod compare;
 pub mod server;
 pub mod service;

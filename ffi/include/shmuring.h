@@ -213,6 +213,11 @@ int shmuring_region_size(uint32_t slots, uint32_t bounce_per_slot, uint32_t bloc
 #define SHMURING_ROLE_JOINED 21
 #define SHMURING_ROLE_SENT_AGAIN 22
 #define SHMURING_ROLE_LSN_TIMEOUTS 23
+#define SHMURING_ROLE_CACHE_HITS 24
+#define SHMURING_ROLE_PREFETCH_HITS 25
+#define SHMURING_ROLE_CACHE_MISSES 26
+#define SHMURING_ROLE_COMPARED 27
+#define SHMURING_ROLE_DIFFERED 28
 
 /* ---------------------------------------------------------------------------------------------- The layout */
 
