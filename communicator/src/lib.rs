@@ -2,12 +2,14 @@
 //!
 //! | module | role |
 //! |---|---|
+//! | [`cache`] | pages in the communicator's memory: the page cache, the prefetch buffer |
 //! | [`cli`] | the command `shmuring` |
 //! | [`compare`] | `debug_compare_local`: answers against a local copy |
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
 #![deny(unsafe_code)]
 
+pub mod cache;
 pub mod cli;
 pub mod compare;
 pub mod server;

@@ -7,6 +7,7 @@ use shmuring::backend::{Cancelled, Wait};
 use shmuring::lsn::scheduler::{Kind, Options};
 use shmuring::request::{Buffers, Opcode, Request};
 use shmuring::stats::RoleCounter;
+use shmuring_communicator::cache::{Cache, Sizes};
 use shmuring_communicator::service::{Ingest, Retry, What};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -247,4 +248,139 @@ fn errors_of_one_request_are_not_those_of_its_neighbours() {
     assert_eq!(b.end(hint).errno, 0, "a hint");
     assert_eq!(({ b.end(size).value }, { b.end(exists).value }), (32, 1));
     assert_eq!(i32::from(b.end(at).errno), libc::EINVAL);
+}
+
+const CACHES: Sizes = Sizes { memory: 4 << 20, prefetched: 1 << 20 };
+
+#[test]
+fn a_page_that_was_written_is_read_back_before_its_wal_has_come() {
+    let bed = Bed::with_cache(lags(0), Options::default(), CACHES);
+    let mut b = bed.backend(0, 8);
+    let image = faulty::page(3, 9);
+    assert_eq!(b.ask(&Request::write_page(REL, 3, 1, 5000, &image)).errno, 0);
+    let mut page = vec![0; image.len()];
+    let done = b.backend.call(&read(3, 5000), &Wait::for_ms(20_000), &mut page).unwrap();
+    assert!(done.errno == 0 && { done.lsn } == 5000 && page == image);
+    assert_eq!((bed.service.asked(What::Page(REL, 3)), bed.counter(RoleCounter::CacheHits)), (0, 1));
+    // A later change is not in it.
+    let later = b.send(&read(3, 5001));
+    assert!(bed.soon(|| bed.service.asked(What::Page(REL, 3)) == 1) && !b.backend.poll(later).unwrap());
+    bed.service.ingest_to(5001);
+    assert_eq!(b.end(later).errno, 0);
+}
+
+#[test]
+fn a_vector_is_put_together_from_the_cache_and_the_service() {
+    let bed = Bed::with_cache(Ingest::Immediate, Options::default(), CACHES);
+    let mut b = bed.backend(0, 32);
+    for block in [1, 4, 7] {
+        assert!(b.get(block) == faulty::page(block, 0));
+    }
+    let r = b.send(&Request::get_page(REL, 0, 8, 0));
+    b.backend.wait(r, &Wait::for_ms(20_000)).unwrap();
+    for i in 0..8 {
+        assert!(b.backend.page(r, i).unwrap() == faulty::page(i as u32, 0), "block {i}");
+    }
+    assert_eq!({ b.backend.finish(r).unwrap().value }, 8);
+    assert!((0..8).all(|block| bed.service.asked(What::Page(REL, block)) == 1));
+    assert_eq!((bed.counter(RoleCounter::CacheHits), bed.counter(RoleCounter::CacheMisses)), (3, 8));
+}
+
+#[test]
+fn prefetched_pages_answer_the_reads_of_every_backend_once_asked_for() {
+    for sizes in [CACHES, Sizes { memory: 0, ..CACHES }] {
+        let bed = Bed::with_cache(Ingest::Immediate, Options::default(), sizes);
+        let (mut a, mut b) = (bed.backend(0, 16), bed.backend(16, 32));
+        assert_eq!(a.ask(&Request::prefetch(REL, 0, 8, 0)).errno, 0);
+        assert_eq!(a.ask(&Request::prefetch(REL, 0, 8, 0)).errno, 0);
+        for block in 0..8 {
+            assert!(b.get(block) == faulty::page(block, 0));
+            assert_eq!(bed.service.asked(What::Page(REL, block)), 1);
+        }
+        assert_eq!(bed.counter(RoleCounter::PrefetchHits), 8);
+    }
+}
+
+#[test]
+fn a_read_takes_over_the_prefetch_that_it_meets() {
+    let bed = Bed::with_cache(Ingest::Immediate, Options::default(), CACHES);
+    let mut b = bed.backend(0, 16);
+    bed.service.hold_reads(true);
+    let hint = b.send(&Request::prefetch(REL, 3, 1, 0));
+    assert!(bed.soon(|| bed.service.asked(What::Page(REL, 3)) == 1));
+    let reader = b.send(&read(3, 0));
+    assert!(bed.soon(|| bed.counter(RoleCounter::Joined) == 1));
+    bed.service.hold_reads(false);
+    b.backend.wait(reader, &Wait::for_ms(20_000)).unwrap();
+    assert!(b.backend.page(reader, 0).unwrap() == faulty::page(3, 0));
+    assert_eq!((b.end(reader).errno, b.end(hint).errno), (0, 0));
+    assert_eq!(bed.service.asked(What::Page(REL, 3)), 1);
+}
+
+#[test]
+fn no_cached_page_outlives_a_change_of_its_relation_or_a_server_life() {
+    let bed = Bed::with_cache(Ingest::Immediate, Options::default(), CACHES);
+    let mut b = bed.backend(0, 40);
+    for block in 0..32 {
+        b.get(block);
+    }
+    let mut cut = Request::new(Opcode::Truncate, REL);
+    (cut.block, cut.lsn) = (4, 10);
+    assert_eq!(b.ask(&cut).errno, 0);
+    assert_eq!(i32::from(b.ask(&read(9, 0)).errno), libc::ENXIO, "it was cached");
+    let mut grow = Request::new(Opcode::ZeroExtend, REL);
+    (grow.block, grow.arg, grow.lsn) = (4, 28, 20);
+    assert_eq!(b.ask(&grow).errno, 0);
+    assert!(b.get(9).iter().all(|byte| *byte == 0));
+    assert!(b.get(2) == faulty::page(2, 0) && b.get(2) == faulty::page(2, 0));
+    let before = bed.service.asked(What::Page(REL, 2));
+    let life = &bed.parts().header.life.life;
+    life.fetch_add(1, Ordering::SeqCst);
+    drop(b);
+    let mut b = bed.backend(0, 40);
+    assert!(b.get(2) == faulty::page(2, 0));
+    assert_eq!(bed.service.asked(What::Page(REL, 2)), before + 1, "asked anew in a new life");
+}
+
+#[test]
+fn the_cache_file_answers_and_what_happens_to_it_costs_a_read_and_no_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cache");
+    let sizes = Sizes { memory: 8 * 8192, prefetched: 0 };
+    let bed = Bed::over(Ingest::Immediate, Options::default(), Cache::with_file(sizes, &path, 4 << 20).unwrap());
+    let mut b = bed.backend(0, 40);
+    let asked = |bed: &Bed| (0..32).map(|block| bed.service.asked(What::Page(REL, block))).sum::<usize>();
+    let mut round = |version: u32| {
+        for block in 0..32 {
+            let wanted = if block == 7 { version } else { 0 };
+            assert!(b.get(block) == faulty::page(block, wanted), "block {block}");
+        }
+    };
+    round(0);
+    // Once all of it is in memory or in the file nothing is asked for.
+    assert!(bed.soon(|| {
+        let before = asked(&bed);
+        round(0);
+        asked(&bed) == before
+    }));
+    let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    assert!(file.metadata().unwrap().len() > 0);
+    // A bit in each page, then half of the file.
+    let before = asked(&bed);
+    for frame in 0..file.metadata().unwrap().len() / 8192 {
+        use std::os::unix::fs::FileExt;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, frame * 8192 + 4000).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], frame * 8192 + 4000).unwrap();
+    }
+    round(0);
+    assert!(asked(&bed) > before, "damaged pages are asked for");
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    round(0);
+    let mut writer = bed.backend(40, 8);
+    for version in 1..20 {
+        let image = faulty::page(7, version);
+        assert_eq!(writer.ask(&Request::write_page(REL, 7, 1, version.into(), &image)).errno, 0);
+        round(version);
+    }
 }

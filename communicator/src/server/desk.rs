@@ -1,13 +1,17 @@
 //! The desk: the scheduler behind a lock. Claims come in, batches go out, answers come back; each is a short visit.
 
 use super::conflicts::Line;
+use super::lookup::{Hits, Looked};
+use super::reaper::ServerOptions;
 use super::state::{Came, Outbox, State};
-use super::{lane, reads, InFlight, OwnedClaim};
+use super::{lane, reads, InFlight, OwnedClaim, Ticket};
+use crate::cache::Cache;
+use crate::compare::{Compare, Mode};
 use crate::service::{Answer, Ingest, PageService, Result, Watermarks};
 use shmuring::clock;
 use shmuring::lsn::scheduler::{Batch, BatchId, Member, MemberId, Options, Scheduler, Stats};
 use shmuring::parts::Parts;
-use shmuring::request::Lsn;
+use shmuring::request::{Lsn, MAX_BLOCKS};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,9 +31,13 @@ pub(super) struct Desk {
     /// The server life that the page service has acknowledged together with the epoch.
     pub(super) life: AtomicU32,
     pub(super) options: Options,
+    pub(super) cache: Arc<Cache>,
+    pub(super) compare: Option<Arc<Compare>>,
     runtime: Handle,
     state: Mutex<State>,
-    pub(super) in_flight: InFlight,
+    in_flight: InFlight,
+    /// The server life that the caches are of.
+    cached_in: AtomicU32,
     /// There is something for the clock.
     busy: Notify,
     /// Batches that may be recalled: none where nothing waits for WAL.
@@ -51,8 +59,13 @@ impl Desk {
         parts: &'static Parts<'static>,
         runtime: Handle,
         (life, epoch): (u32, u32),
-        mut options: Options,
+        server: &ServerOptions,
     ) -> Arc<Self> {
+        let mut options = server.scheduler;
+        // A slot has one request of at most 32 blocks, so that there is room for all of them.
+        options.units = options.units.max(parts.slots.len().saturating_mul(MAX_BLOCKS + 1));
+        let cache = server.cache.clone();
+        options.prefetch_answers = cache.keeps_prefetched();
         let floor = match service.ingest() {
             Ingest::Immediate => Lsn::MAX,
             Ingest::Lags { sharding, floor } => {
@@ -69,9 +82,12 @@ impl Desk {
             epoch,
             life: AtomicU32::new(life),
             options,
+            cache,
+            compare: server.compare.clone(),
             runtime,
             state: Mutex::new(state),
             in_flight,
+            cached_in: AtomicU32::new(life),
             busy: Notify::new(),
             running: (floor != Lsn::MAX).then(Mutex::default),
             told: Mutex::default(),
@@ -97,9 +113,43 @@ impl Desk {
         self.carry_out(out);
     }
 
-    /// Claims in the order in which they were made.
+    /// Claims in the order in which they were made. What the caches have is answered here.
     pub(super) fn submit(self: &Arc<Self>, claims: Vec<OwnedClaim>) {
-        self.visit(|state| claims.into_iter().for_each(|claim| state.admit(claim)));
+        if !self.cache.is_there() {
+            let looked = claims.into_iter().map(Looked::not);
+            return self.visit(|state| looked.for_each(|looked| state.admit(looked)));
+        }
+        self.heed_life();
+        let mode = self.compares();
+        let mut rest = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let mut hits = Hits::default();
+            let looked = Looked::new(claim, &self.cache, mode, &mut hits);
+            hits.tell(self.parts.role_stats);
+            if looked.needs_files() {
+                self.runtime.spawn(look_closer(self.clone(), looked, self.in_flight.enter()));
+            } else if looked.is_found() {
+                looked.done(&self.in_flight).publish();
+            } else {
+                rest.push(looked);
+            }
+        }
+        if !rest.is_empty() {
+            self.visit(|state| rest.into_iter().for_each(|looked| state.admit(looked)));
+        }
+    }
+
+    /// What is compared with the local copy now.
+    pub(super) fn compares(&self) -> Mode {
+        self.compare.as_ref().map_or(Mode::None, |c| c.mode())
+    }
+
+    /// A new server life may be another history: what was read in an older one is forgotten (R1, R13).
+    fn heed_life(&self) {
+        let life = self.parts.header.life.life.load(Ordering::Acquire);
+        if self.cached_in.swap(life, Ordering::AcqRel) != life {
+            self.cache.clear();
+        }
     }
 
     /// A member of a batch of reads came to this.
@@ -117,6 +167,11 @@ impl Desk {
     /// Mutations whose completions are published, or that are to be tried again.
     pub(super) fn mutated(self: &Arc<Self>, members: Vec<(MemberId, Option<super::requests::Mutating>)>) {
         self.visit(|state| members.into_iter().for_each(|(member, again)| state.mutated(member, again)));
+    }
+
+    /// Claims that are not answered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.in_flight.count() + lock(&self.state).backlog_len()
     }
 
     /// Leaves what is unanswered to a successor: no claim is answered from here on.
@@ -198,6 +253,24 @@ impl Desk {
             stats.add_blocked(bucket + 2, now - before);
         }
     }
+}
+
+/// Reads what lies in the cache file, compares what was found with the local copy if that is asked for, and goes on with
+/// the request. Reads files inline, as the embedded services do.
+async fn look_closer(desk: Arc<Desk>, mut looked: Looked, counted: Ticket) {
+    let mut hits = Hits::default();
+    looked.fetch(&desk.cache, desk.compares(), &mut hits);
+    hits.tell(desk.parts.role_stats);
+    let compared = match &desk.compare {
+        Some(compare) => looked.compared(compare, desk.parts.role_stats, &desk.in_flight),
+        None => Ok(looked),
+    };
+    match compared {
+        Ok(looked) if looked.is_found() => looked.done(&desk.in_flight).publish(),
+        Ok(looked) => desk.visit(|state| state.admit(looked)),
+        Err(failed) => failed.publish(),
+    }
+    drop(counted);
 }
 
 /// Ticks for as long as the desk is there and has anything that time can change.

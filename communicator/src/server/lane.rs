@@ -147,6 +147,11 @@ impl Group {
             return;
         }
         let requests = Arc::new(self.requests);
+        // Before it is sent (R13).
+        let cache = lane.desk.cache.is_there().then(|| lane.desk.clone());
+        let invalidate =
+            |r: &MutationRequest| cache.as_ref().map_or_else(Vec::new, |c| c.cache.invalidate(&r.mutation));
+        let mut sent = requests.iter().map(invalidate).collect::<Vec<_>>().into_iter();
         let results = match fence(&lane.desk).await {
             Ok(life) => lane.desk.service.clone().apply(life, lane.desk.epoch, requests.clone()).await,
             Err(e) => vec![Err(e); requests.len()],
@@ -154,14 +159,19 @@ impl Group {
         let mut results = results.into_iter();
         let mut images = requests.iter();
         for (member, mut mutation) in self.members {
-            let (result, request) = (results.next(), images.next());
+            let (result, request, sent) = (results.next(), images.next(), sent.next());
             match result {
                 // What comes behind one that is tried again is applied again after it.
                 _ if !lane.again.is_empty() => {
                     mutation.prepared = request.cloned();
                     lane.again.push((member.id, mutation));
                 }
-                Some(Ok(value)) => lane.completed(&member, mutation, value),
+                Some(Ok(value)) => {
+                    if let (Some(desk), Some(request), Some(sent)) = (&cache, request, sent) {
+                        desk.cache.written(&request.mutation, &sent);
+                    }
+                    lane.completed(&member, mutation, value);
+                }
                 Some(Err(e)) => {
                     mutation.prepared = if e.retry == Retry::Never { None } else { request.cloned() };
                     lane.failed(&member, mutation, e);

@@ -5,6 +5,7 @@
 //! | `reaper` | the thread: takes the role, admits what a dead one left, reaps, parks, drains |
 //! | `desk` | the scheduler with its lock: claims in, batches out, answers back; time |
 //! | `state` | what the lock guards: what happens to a request between claim and completion |
+//! | `lookup` | what the caches have of a read |
 //! | `requests` | the unanswered requests, by slot |
 //! | `reads` | one batch of reads, at the page service |
 //! | `lane` | one batch of mutations: images, groups that share a commit, completions |
@@ -25,6 +26,7 @@ mod conflicts;
 mod desk;
 mod finish;
 mod lane;
+mod lookup;
 mod reads;
 mod reaper;
 mod requests;

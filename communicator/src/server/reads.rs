@@ -1,8 +1,11 @@
 //! One batch of reads, at the page service.
 
 use super::desk::Desk;
-use crate::service::{ReadBatch, Result, Retry, ServiceError};
+use crate::cache::{Sent, Tier};
+use crate::compare::{Answered, Mode};
+use crate::service::{Answer, Read, ReadBatch, ReadLsn, Result, Retry, ServiceError, Value, What};
 use shmuring::lsn::scheduler::{Batch, Member};
+use shmuring::request::{Class, RelTag};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,13 +18,43 @@ struct Serving {
     batch: Batch,
     /// Members that are to come to something.
     left: Vec<Option<Member>>,
+    /// The counts of their blocks when they were sent; empty where nothing is kept.
+    sent: Vec<Option<Sent>>,
 }
 
 impl Serving {
-    fn came(&mut self, index: usize, result: &Result<crate::service::Answer>) {
+    fn came(&mut self, index: usize, result: &Result<Answer>) {
         if let Some(member) = self.left.get_mut(index).and_then(Option::take) {
             self.desk.came(self.batch.shard, member, result);
         }
+    }
+
+    /// A page for its readers and the caches; first it is compared with the local copy, if that is asked for.
+    fn answer(&mut self, index: usize, read: Option<&Read>, result: Result<Answer>) {
+        let result = match (read, result) {
+            (Some(Read { what: What::Page(rel, block), lsns, .. }), Ok(answer)) => {
+                self.look_at((*rel, *block), lsns, &answer, index).map(|()| answer)
+            }
+            (_, result) => result,
+        };
+        self.came(index, &result);
+    }
+
+    fn look_at(&self, (rel, block): (RelTag, u32), lsns: &ReadLsn, answer: &Answer, index: usize) -> Result<()> {
+        let Value::Page(page) = &answer.value else { return Ok(()) };
+        let n = lsns.not_modified_since;
+        if let Some(compare) =
+            self.desk.compare.as_ref().filter(|c| c.mode() == Mode::All && lsns.request_lsn.is_none())
+        {
+            let answered = Answered { rel, block, page: page.bytes(), as_of: n.max(answer.lsn), from: "page service" };
+            compare.check(&answered, self.desk.parts.role_stats)?;
+        }
+        // Before its readers have it, and while its key is held.
+        if let Some(sent) = self.sent.get(index).copied().flatten() {
+            let tier = if self.batch.class == Class::Prefetch { Tier::Prefetched } else { Tier::Cache };
+            self.desk.cache.insert((rel, block), page, n, sent, tier);
+        }
+        Ok(())
     }
 
     /// Those that got no answer.
@@ -42,17 +75,30 @@ impl Drop for Serving {
     }
 }
 
+/// The counts of the blocks whose pages will be kept. Reads as of a given LSN are of no use to others.
+fn sent(desk: &Desk, batch: &ReadBatch) -> Vec<Option<Sent>> {
+    if !desk.cache.is_there() {
+        return Vec::new();
+    }
+    let one = |read: &Read| match read.what {
+        What::Page(rel, block) if read.lsns.request_lsn.is_none() => Some(desk.cache.sent(rel, block)),
+        _ => None,
+    };
+    batch.reads.iter().map(one).collect()
+}
+
 /// Serves a batch to its end.
 pub(super) async fn run(desk: Arc<Desk>, batch: Batch) {
     let begin = Instant::now();
     let reads = ReadBatch::of(&batch);
     let service = desk.service.clone();
     let left = batch.members.iter().copied().map(Some).collect();
-    let mut serving = Serving { desk, batch, left };
+    let sent = sent(&desk, &reads);
+    let mut serving = Serving { desk, batch, left, sent };
     let mut early = Vec::new();
     let mut answer = |index: usize, result: Result<_>| match result {
         Err(e) if e.retry == Retry::NotYet && begin.elapsed() < LEAST_WAIT => early.push((index, e)),
-        result => serving.came(index, &result),
+        result => serving.answer(index, reads.reads.get(index), result),
     };
     service.read_batch(&reads, &mut answer).await;
     if !early.is_empty() {

@@ -2,6 +2,8 @@
 
 use super::desk::Desk;
 use super::OwnedClaim;
+use crate::cache::{Cache, Sizes};
+use crate::compare::Compare;
 use crate::service::PageService;
 use shmuring::communicator::{Communicator, Gather};
 use shmuring::doorbell;
@@ -21,7 +23,7 @@ use tokio::runtime::Handle;
 const BATCH: usize = 64;
 
 /// How a server behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// How long to collect requests before a batch is handed on.
     pub gather: Gather,
@@ -29,11 +31,21 @@ pub struct ServerOptions {
     pub grace: Duration,
     /// Bounds, lanes and budgets of the scheduler. Its `sharding` is the page service's.
     pub scheduler: scheduler::Options,
+    /// The page cache and the prefetch buffer. New: nothing may have been read before the role is taken.
+    pub cache: Arc<Cache>,
+    /// Compares answers with a local copy.
+    pub compare: Option<Arc<Compare>>,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { gather: Gather::default(), grace: Duration::from_secs(30), scheduler: scheduler::Options::default() }
+        Self {
+            gather: Gather::default(),
+            grace: Duration::from_secs(30),
+            scheduler: scheduler::Options::default(),
+            cache: Arc::new(Cache::new(Sizes::default())),
+            compare: None,
+        }
     }
 }
 
@@ -85,11 +97,7 @@ impl Server {
             tracing::error!(life, epoch, "the page service refused this communicator: {e}");
             return Err(Error::Os(e.errno));
         }
-        // A slot has one request of at most 32 blocks, so that there is room for all of them.
-        let most = parts.slots.len().saturating_mul(shmuring::request::MAX_BLOCKS + 1);
-        let mut bounds = options.scheduler;
-        bounds.units = bounds.units.max(most);
-        let desk = Desk::open(service, parts, runtime, (life, epoch), bounds);
+        let desk = Desk::open(service, parts, runtime, (life, epoch), &options);
         let stop = Arc::new(AtomicBool::new(false));
         let mut reaper = Reaper { communicator, desk, options, stop: stop.clone(), claimed: 0 };
         let inherited = inheritance.mutations.len() + inheritance.reads.len();
@@ -143,10 +151,10 @@ impl Reaper {
             self.reap(0);
         }
         let begin = Instant::now();
-        while self.desk.in_flight.count() > 0 && begin.elapsed() < self.options.grace {
+        while self.desk.unanswered() > 0 && begin.elapsed() < self.options.grace {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let unanswered = self.desk.in_flight.count();
+        let unanswered = self.desk.unanswered();
         if unanswered > 0 {
             self.desk.close();
         }

@@ -1,6 +1,7 @@
 //! The unanswered requests, by slot: a slot has one at a time.
 
 use super::finish::{Bytes, End, Failure, Finished};
+use super::lookup::Looked;
 use super::{OwnedClaim, RequestId, Ticket};
 use crate::service::{Answer, MutationRequest, Page, ServiceError, Value, PAGE_SIZE};
 use shmuring::lsn::scheduler;
@@ -46,9 +47,13 @@ pub(super) fn parts(job: &Job) -> u8 {
 }
 
 impl Pending {
-    pub(super) fn new(claim: OwnedClaim, submitted: scheduler::Ticket, ticket: Ticket) -> Self {
-        let left = parts(claim.job());
-        Self { claim, submitted, ticket, left, attempts: 1, lsn: Lsn::MAX, value: 0, bytes: Bytes::None }
+    /// A read of which some pages may have been found already.
+    pub(super) fn new(looked: Looked, submitted: scheduler::Ticket, ticket: Ticket) -> Self {
+        let left = looked.wanted_parts().count_ones() as u8;
+        let Looked { claim, found, lsn, .. } = looked;
+        let value = found.len() as u64;
+        let bytes = if found.is_empty() { Bytes::None } else { Bytes::Pages(found) };
+        Self { claim, submitted, ticket, left, attempts: 1, lsn, value, bytes }
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

@@ -3,7 +3,8 @@
 
 use super::conflicts::{Conflict, Limit, Line};
 use super::finish::{End, Failure, Finished};
-use super::requests::{parts, Entry, Mutating, Pending, Requests};
+use super::lookup::Looked;
+use super::requests::{Entry, Mutating, Pending, Requests};
 use super::{InFlight, OwnedClaim, RequestId};
 use crate::service::{Answer, Result, Retry, ServiceError};
 use shmuring::lsn::scheduler::{
@@ -42,7 +43,7 @@ pub(super) struct State {
     requests: Requests,
     in_flight: InFlight,
     /// Claims for which the scheduler had no room, in order.
-    backlog: VecDeque<OwnedClaim>,
+    backlog: VecDeque<Looked>,
     events: Vec<Event>,
     limit: Limit,
     /// Requests by the time at which to look whether they were cancelled.
@@ -87,6 +88,10 @@ impl State {
         self.scheduler.is_empty() && self.backlog.is_empty() && self.watched.is_empty()
     }
 
+    pub(super) fn backlog_len(&self) -> usize {
+        self.backlog.len()
+    }
+
     /// Every call at the desk begins with the time.
     pub(super) fn at(&mut self, now: u64) -> &mut Self {
         self.now = self.now.max(now);
@@ -94,47 +99,47 @@ impl State {
     }
 
     /// Takes a claim in the order of the claims.
-    pub(super) fn admit(&mut self, claim: OwnedClaim) {
+    pub(super) fn admit(&mut self, looked: Looked) {
         if self.backlog.is_empty() {
-            if let Some(claim) = self.submit(claim) {
-                self.backlog.push_back(claim);
+            if let Some(looked) = self.submit(looked) {
+                self.backlog.push_back(looked);
             }
         } else {
-            self.backlog.push_back(claim);
+            self.backlog.push_back(looked);
         }
     }
 
     /// Gives the claim back if there is no room for it.
-    fn submit(&mut self, claim: OwnedClaim) -> Option<OwnedClaim> {
-        let id = RequestId::of(&claim);
-        let job = claim.job();
-        if job.request_lsn == Some(0) || parts(job) == 0 {
-            self.end(claim, Failure::unsent(ServiceError::invalid("a read of no block, or as of LSN 0")));
+    fn submit(&mut self, looked: Looked) -> Option<Looked> {
+        let id = RequestId::of(&looked.claim);
+        let job = looked.claim.job();
+        if job.request_lsn == Some(0) || looked.wanted_parts() == 0 {
+            self.end(looked.claim, Failure::unsent(ServiceError::invalid("a read of no block, or as of LSN 0")));
             return None;
         }
         let mut lsns = [0; MAX_BLOCKS];
-        let request = Request::of_job(id.0, job, &mut lsns);
+        let request = Request { wanted: looked.wanted, ..Request::of_job(id.0, job, &mut lsns) };
         let is_mutation = job.opcode.is_mutation();
         match self.scheduler.submit(&request, self.now, &mut self.events) {
             Ok(submitted) => {
                 let ticket = self.in_flight.enter();
                 let entry = if is_mutation {
-                    Entry::Mutation(Mutating { claim, ticket, prepared: None })
+                    Entry::Mutation(Mutating { claim: looked.claim, ticket, prepared: None })
                 } else {
                     self.watched.push_back((self.now, id));
-                    Entry::Read(Pending::new(claim, submitted, ticket))
+                    Entry::Read(Pending::new(looked, submitted, ticket))
                 };
                 self.requests.insert(id, entry);
                 self.settle(None);
             }
-            Err(Refused::Full) => return Some(claim),
+            Err(Refused::Full) => return Some(looked),
             Err(Refused::Expired) => {
                 let late = ServiceError::new(libc::ETIMEDOUT, "the request's deadline passed");
-                self.end(claim, Failure::unsent(late));
+                self.end(looked.claim, Failure::unsent(late));
             }
             Err(Refused::NotFlushed { n, flushed }) => {
                 let what = format!("it depends on LSN {n:#x}, WAL is flushed up to {flushed:#x}");
-                self.end(claim, Failure::unsent(ServiceError::new(libc::EAGAIN, what)));
+                self.end(looked.claim, Failure::unsent(ServiceError::new(libc::EAGAIN, what)));
             }
         }
         None
@@ -192,9 +197,9 @@ impl State {
 
     /// Everything that may be sent now.
     pub(super) fn pump(&mut self) {
-        while let Some(claim) = self.backlog.pop_front() {
-            if let Some(claim) = self.submit(claim) {
-                self.backlog.push_front(claim);
+        while let Some(looked) = self.backlog.pop_front() {
+            if let Some(looked) = self.submit(looked) {
+                self.backlog.push_front(looked);
                 break;
             }
         }

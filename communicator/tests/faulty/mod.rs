@@ -6,6 +6,7 @@ use shmuring::parts::Parts;
 use shmuring::region::{self, Region};
 use shmuring::request::{Completion, Lsn, RelTag, Request};
 use shmuring::stats::RoleCounter;
+use shmuring_communicator::cache::{Cache, Sizes};
 use shmuring_communicator::server::{Server, ServerOptions};
 use shmuring_communicator::service::store::{Store, StoreOptions};
 use shmuring_communicator::service::{
@@ -190,6 +191,14 @@ pub struct Bed {
 
 impl Bed {
     pub fn new(ingest: Ingest, scheduler: Options) -> Self {
+        Self::with_cache(ingest, scheduler, Sizes::default())
+    }
+
+    pub fn with_cache(ingest: Ingest, scheduler: Options, cache: Sizes) -> Self {
+        Self::over(ingest, scheduler, Cache::new(cache))
+    }
+
+    pub fn over(ingest: Ingest, scheduler: Options, cache: Cache) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
         store.fence(0, 0).unwrap();
@@ -212,7 +221,12 @@ impl Bed {
         });
         let region = Box::leak(Box::new(Region::create_private(&region::Options::new(64)).unwrap()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options = ServerOptions { grace: Duration::from_secs(1), scheduler, ..ServerOptions::default() };
+        let options = ServerOptions {
+            grace: Duration::from_secs(1),
+            scheduler,
+            cache: Arc::new(cache),
+            ..ServerOptions::default()
+        };
         let server = Server::start(region, service.clone(), runtime.handle().clone(), options).unwrap();
         Self { service, region, server: Some(server), runtime, _dir: dir }
     }
