@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 checks=("$@")
-[ ${#checks[@]} -gt 0 ] || checks=(deps structure lint test nopanic instructions model loom fuzz)
+[ ${#checks[@]} -gt 0 ] ||
+    checks=(deps structure lint test single_step c install c-host nopanic instructions model kill sanitize loom fuzz)
 
 summary=""
 for check in "${checks[@]}"; do

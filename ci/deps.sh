@@ -10,6 +10,8 @@ need() { # COMMAND PACKAGE
 }
 
 need gcc gcc                   # links Rust programs; compiles the C tests
+need g++ g++                   # the C++ tests
+need clang clang               # every C and C++ test is compiled by both
 need make make                 # how the checks are called
 need pkg-config pkg-config     # the C tests build with the installed .pc file
 need unshare util-linux        # tests of a full disk mount a small file system in a namespace of their own

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets and runs each, two at a time, from the committed corpus:
-#   ci/fuzz.sh [seconds for each, default 5] [target ...; default: every one of fuzz/Cargo.toml]
+#   ci/fuzz.sh [seconds for each, default 60] [target ...; default: every one of fuzz/Cargo.toml]
 # FUZZ_JOBS: how many at a time. FUZZ_KEEP: a directory that keeps what was found (see fuzz/minimise.sh).
 #
 # On stable: the flags below are those that cargo-fuzz passes, so the fuzzer sees coverage. The address sanitizer is used
@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-seconds=${1:-5}
+seconds=${1:-60}
 [ $# -eq 0 ] || shift
 mapfile -t known < <(sed -nE 's/^ *\{ name = "([a-z0-9_]+)", path = .*/\1/p' fuzz/Cargo.toml)
 [ ${#known[@]} -gt 0 ] || { echo "error: no target in fuzz/Cargo.toml" >&2; exit 1; }

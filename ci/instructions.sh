@@ -1,30 +1,71 @@
 #!/usr/bin/env bash
 # How many instructions each step of a request takes, counted by callgrind: fails if one takes a tenth more than the
-# number below. benches/instructions.rs has the steps. Lower a number when the code gets better; raise it only with a
-# reason in the commit. They are those of x86-64; other machines are told and not judged.
+# number below. benches/instructions.rs has the steps of Rust callers, ffi/benches/c/steps.c those of C callers. Lower
+# a number when the code gets better; raise it only with a reason in the commit. They are those of x86-64; other
+# machines are told and not judged.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Step, and instructions of one: of one request where a step serves several.
 expected="
 free_slot        21
-fill_nop         53
-fill_read        69
-fill_any        110
-submit           68
-submit_many      68
-poll_miss        28
-poll_hit         20
-finish           52
+fill_nop         46
+fill_read        61
+fill_any         93
+submit           58
+submit_many      63
+poll_miss        26
+poll_hit         18
+finish           49
 serve_nops      131
 serve_reads     164
 serve_delivered 268
+"
+
+# The same from C: a call of the static library, but for the poll, which is inline (14, and its part of a loop).
+expected_c="
+free_slot        34
+fill_get_page    59
+fill_any        108
+start_get_page  118
+submit           71
+submit_many      69
+poll_hit         15
+finish           68
 "
 
 # Incremental builds inline otherwise.
 export CARGO_INCREMENTAL=0
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
+
+# Compares what a profile counted with what is expected, given how often each step ran.
+judge() { # EXPECTED TIMES PROFILE PATTERN OF THE NAMES, WITHOUT THE STEP'S
+    # It warns about totals that it cannot format.
+    callgrind_annotate --inclusive=yes --threshold=100 "$3" >"$directory/counts" 2>"$directory/log"
+    awk -v machine="$(uname -m)" -v pattern="$4" '
+        FILENAME == ARGV[1] { if (NF) { expected[$1] = $2; order[++n] = $1 } next }
+        FILENAME == ARGV[2] { times[$1] = $2; next }
+        match($0, pattern "[a-z_]+") {
+            step = substr($0, RSTART + length(pattern), RLENGTH - length(pattern))
+            gsub(",", "", $1)
+            if (!(step in count)) count[step] = $1
+        }
+        END {
+            printf "%-16s %10s %10s\n", "step", "expected", "counted"
+            for (step in times) if (!(step in expected)) { print "error: no number for " step; failed = 1 }
+            for (i = 1; i <= n; i++) {
+                step = order[i]
+                if (!count[step] || !times[step]) { print "error: " step " was not counted"; failed = 1; continue }
+                now = count[step] / times[step]
+                verdict = now > 1.1 * expected[step] ? "too many" : now < 0.9 * expected[step] ? "lower the number" : ""
+                printf "%-16s %10d %10.1f %s\n", step, expected[step], now, verdict
+                if (verdict == "too many" && machine == "x86_64") failed = 1
+            }
+            exit failed
+        }
+    ' <(echo "$1") "$2" "$directory/counts"
+}
 
 cargo bench --bench instructions --no-run 2>&1 | tee "$directory/build" | grep -vE '^ +(Compiling|Downloaded)' >&2 || true
 program=$(sed -nE 's/^ +Executable .*\((.*)\)$/\1/p' "$directory/build")
@@ -35,28 +76,15 @@ if ! valgrind --tool=callgrind --callgrind-out-file="$directory/profile" "$progr
     cat "$directory/log" >&2
     exit 1
 fi
-# It warns about totals that it cannot format.
-callgrind_annotate --inclusive=yes --threshold=100 "$directory/profile" >"$directory/counts" 2>"$directory/log"
+failed=0
+judge "$expected" "$directory/times" "$directory/profile" 'instructions::steps::' || failed=1
 
-awk -v machine="$(uname -m)" '
-    FILENAME == ARGV[1] { if (NF) { expected[$1] = $2; order[++n] = $1 } next }
-    FILENAME == ARGV[2] { times[$1] = $2; next }
-    match($0, /instructions::steps::[a-z_]+/) {
-        step = substr($0, RSTART + 21, RLENGTH - 21)
-        gsub(",", "", $1)
-        if (!(step in count)) count[step] = $1
-    }
-    END {
-        printf "%-16s %10s %10s\n", "step", "expected", "counted"
-        for (step in times) if (!(step in expected)) { print "error: no number for " step; failed = 1 }
-        for (i = 1; i <= n; i++) {
-            step = order[i]
-            if (!count[step] || !times[step]) { print "error: " step " was not counted"; failed = 1; continue }
-            now = count[step] / times[step]
-            verdict = now > 1.1 * expected[step] ? "too many" : now < 0.9 * expected[step] ? "lower the number" : ""
-            printf "%-16s %10d %10.1f %s\n", step, expected[step], now, verdict
-            if (verdict == "too many" && machine == "x86_64") failed = 1
-        }
-        exit failed
-    }
-' <(echo "$expected") "$directory/times" "$directory/counts"
+# The program is a child of the benchmark, which serves it.
+if ! cargo bench -p shmuring-ffi --bench instructions -- "$directory/profile_c" \
+    >"$directory/times_c" 2>"$directory/log"; then
+    cat "$directory/log" >&2
+    exit 1
+fi
+printf '\nfrom C\n'
+judge "$expected_c" "$directory/times_c" "$directory/profile_c" 'step_' || failed=1
+exit "$failed"

@@ -7,7 +7,7 @@ use loom::thread;
 use shmuring::doorbell::{self, Bell, Parked};
 use shmuring::ring::{Consumer, Producer};
 use std::sync::Arc;
-use support::{check_reaching, saw, twin, World, DEEP, WIDE};
+use support::{check_deaths, check_reaching, dies, saw, twin, without, World, DEEP, DYING, WIDE};
 
 /// Takes `n` slot numbers, parking whenever there is none.
 fn consume(world: &World, n: usize) {
@@ -85,6 +85,18 @@ fn db_2_weakened_does_not_see_the_sleeper() {
 
 #[test]
 #[should_panic(expected = "deadlock")]
+fn db_1_weakened_to_none_sleeps_through_a_push() {
+    without("DB_1", DEEP, one_producer);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn db_2_weakened_to_none_does_not_see_the_sleeper() {
+    without("DB_2", DEEP, one_producer);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
 fn db_1_weakened_sleeps_through_two_pushes() {
     twin("DB_1", WIDE, two_producers);
 }
@@ -93,6 +105,35 @@ fn db_1_weakened_sleeps_through_two_pushes() {
 #[should_panic(expected = "deadlock")]
 fn db_2_weakened_lets_two_producers_miss_the_sleeper() {
     twin("DB_2", WIDE, two_producers);
+}
+
+/// A producer dies at any step of push and ring; the one after it is heard.
+#[test]
+fn a_producer_that_dies_at_any_step_leaves_the_next_one_its_wake_up() {
+    check_deaths(DYING, &["a death", "a sleep", "a ring"], |step| {
+        let world = World::new(2, 4);
+        let shared = world.clone();
+        let consumer = thread::spawn(move || {
+            let parts = shared.parts();
+            let mut consumer = Consumer::new(&parts);
+            let mut got = Vec::new();
+            while !got.contains(&1) {
+                while let Some(slot) = consumer.next(&parts) {
+                    got.push(slot);
+                }
+                consumer.take_pending(&parts, |slot| got.push(slot));
+                if !got.contains(&1) && doorbell::park(&parts, u64::MAX) == Parked::Rung {
+                    saw("a sleep");
+                }
+            }
+            assert!(got.iter().filter(|slot| **slot == 0).count() <= 1, "{got:?}");
+        });
+        if dies(step, || push_and_ring(&world, 0)).is_none() {
+            saw("a death");
+        }
+        push_and_ring(&world, 1);
+        consumer.join().unwrap();
+    });
 }
 
 /// A producer dies between raising the sequence and waking; `clears` the flag first, as I8 forbids. The next one pushes.

@@ -11,8 +11,8 @@ use shmuring::request::{Completion, Opcode, Request};
 use shmuring::ring::Consumer;
 use shmuring::slot::{communicator as claim_side, owner, State, Word};
 use std::sync::Arc;
-use support::{bounced, check_reaching, communicator, page_of, plain, registered, saw, serve, touch_registered};
-use support::{twin, World, DEEP, FOR_EVER};
+use support::{bounced, check_deaths, check_reaching, communicator, dies, page_of, plain, registered, runs, saw};
+use support::{serve, touch_registered, twin, World, BLOCK, DEEP, DYING, FOR_EVER, REL};
 
 /// Where the first communicator dies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -215,4 +215,173 @@ fn rl_1_a_later_epoch_proves_that_copying_is_over() {
 #[should_panic(expected = "Causality violation")]
 fn rl_1_weakened_believes_a_death_before_its_last_byte_is_there() {
     twin("RL_1", None, || cancels(Death::InCopying));
+}
+
+/// A first communicator that looks once and dies at `step`, if not before its end; then its successor.
+fn terms_with_a_death(world: &World, to: State, step: usize) {
+    let first = dies(step, || {
+        let parts = world.parts();
+        let (mut c, _) = communicator(&parts);
+        c.reap(8, to, |claim| {
+            serve(claim);
+        });
+    });
+    if first.is_none() {
+        saw("a death");
+    }
+    let parts = world.parts();
+    let (mut c, inheritance) = communicator(&parts);
+    for claim in inheritance.mutations.into_iter().chain(inheritance.reads) {
+        saw("inherited");
+        serve(claim);
+    }
+    sweep(&mut c);
+}
+
+/// The owner waits, or cancels, whatever the step at which the first communicator dies.
+fn one_request(request: &Request<'static>, to: State, cancels: bool, step: usize) {
+    let world = World::new(1, 2);
+    let mut backend = world.backend(0, 1);
+    let r = backend.fill(0, request).unwrap();
+    backend.submit(r).unwrap();
+    let shared = world.clone();
+    let terms = thread::spawn(move || terms_with_a_death(&shared, to, step));
+    let is_cancelled = cancels && backend.cancel(r, &FOR_EVER).is_ok();
+    if is_cancelled {
+        saw("cancelled");
+        touch_registered(&world.parts());
+    } else {
+        backend.wait(r, &FOR_EVER).unwrap();
+        let mut page = [0; BLOCK];
+        if backend.copy_out(r, 0, &mut page).is_ok() {
+            assert_eq!(page, page_of(7));
+        }
+        assert_eq!({ backend.finish(r).unwrap().value }, 7);
+    }
+    terms.join().unwrap();
+    let ran = runs();
+    assert!(ran.len() <= 2 && (is_cancelled || !ran.is_empty()), "{ran:?}");
+    assert!(ran.iter().skip(1).all(|(_, again)| *again), "a second run that does not know of the first: {ran:?}");
+    assert_eq!(owner::look(&world.slots[0]), Word::new(State::Idle, 1, 0));
+    assert_eq!(world.parts().role_stats.get(shmuring::stats::RoleCounter::BadWords), 0);
+}
+
+#[test]
+fn an_owner_that_waits_gets_one_answer_whatever_the_step_its_communicator_dies_at() {
+    static IMAGE: [u8; BLOCK] = page_of(7);
+    let write = Request::write_page(REL, 7, 1, 0, &IMAGE);
+    for to in [State::Processing, State::Copying] {
+        for request in [bounced(7), registered(7), plain(Opcode::Truncate, 7), write] {
+            check_deaths(DYING, &["a death", "inherited"], move |step| one_request(&request, to, false, step));
+        }
+    }
+}
+
+#[test]
+fn a_cancel_has_one_winner_whatever_the_step_the_communicator_dies_at() {
+    for to in [State::Processing, State::Copying] {
+        for request in [bounced(7), registered(7)] {
+            let places = ["a death", "inherited", "cancelled"];
+            check_deaths(DYING, &places, move |step| one_request(&request, to, true, step));
+        }
+        // A mutation is cancelled before its claim, or waited for.
+        let request = plain(Opcode::Truncate, 7);
+        check_deaths(DYING, &["a death", "cancelled"], move |step| one_request(&request, to, true, step));
+    }
+}
+
+/// Preemptions where the owner submits meanwhile: with 3 each of some 50 steps takes 15,000 interleavings and more.
+const SHALLOW: Option<usize> = Some(2);
+
+/// The owner fills, submits and waits while communicators come and go.
+#[test]
+fn a_submit_across_a_death_is_not_lost() {
+    check_deaths(SHALLOW, &["a death", "inherited", "swept", "hinted"], |step| {
+        let world = World::new(1, 2);
+        let shared = world.clone();
+        let terms = thread::spawn(move || {
+            terms_with_a_death(&shared, State::Processing, step);
+            // And on, until it has come.
+            let parts = shared.parts();
+            let (mut c, _) = communicator(&parts);
+            sweep(&mut c);
+            while runs().is_empty() {
+                c.reap(8, State::Copying, |claim| {
+                    saw("hinted");
+                    assert!(serve(claim));
+                });
+                if runs().is_empty() {
+                    c.park(u64::MAX);
+                }
+            }
+        });
+        let mut backend = world.backend(0, 1);
+        let r = backend.fill(0, &bounced(7)).unwrap();
+        backend.submit(r).unwrap();
+        backend.wait(r, &FOR_EVER).unwrap();
+        assert_eq!({ backend.finish(r).unwrap().value }, 7);
+        terms.join().unwrap();
+    });
+}
+
+/// The mutations that a communicator served, in that order: claim number and block.
+type Order = Vec<(u64, u32)>;
+
+fn note(order: &mut Order, claim: Claim<'_>) {
+    order.push((claim.claim_seq(), claim.job().block));
+    assert!(serve(claim));
+}
+
+/// Two communicators, the first of which dies at `step` when it has claimed what there was.
+fn mutations_across_a_death(world: &World, step: usize) {
+    let (mut first, mut second) = (Order::new(), Order::new());
+    let parts = world.parts();
+    let lived = dies(step, || {
+        let (mut c, _) = communicator(&parts);
+        let mut claims = Vec::new();
+        c.reap(8, State::Processing, |claim| claims.push(claim));
+        claims.into_iter().for_each(|claim| note(&mut first, claim));
+    });
+    if lived.is_none() {
+        saw("a death");
+    }
+    let (mut c, inheritance) = communicator(&parts);
+    let inherited = inheritance.mutations.len();
+    saw(["none inherited", "one inherited", "both inherited"][inherited]);
+    inheritance.mutations.into_iter().for_each(|claim| note(&mut second, claim));
+    c.sweep(State::Processing, |claim| note(&mut second, claim));
+    assert_eq!(c.reap(8, State::Processing, |_| panic!("left by a sweep")), 0);
+    for order in [&first, &second] {
+        assert!(order.is_sorted_by(|a, b| a.0 < b.0), "not in the order of the claims: {first:?}, then {second:?}");
+    }
+    // What runs again is what was inherited, comes first, and keeps its number.
+    for (n, (seq, block)) in second.iter().enumerate() {
+        if let Some(before) = first.iter().find(|(_, of)| of == block) {
+            assert!(n < inherited && before.0 == *seq, "{first:?}, then {second:?}");
+        }
+    }
+}
+
+/// Conflicting mutations: whatever the step of the death, they run in the order of their claims, those that were claimed
+/// before those that were not (R4).
+#[test]
+fn conflicting_mutations_keep_the_order_of_their_claims_across_a_death() {
+    let places = ["a death", "none inherited", "one inherited", "both inherited"];
+    check_deaths(DYING, &places, |step| {
+        let world = World::new(2, 4);
+        let mut backend = world.backend(0, 2);
+        // Slot 1 first: the order of slots is not that of claims.
+        let requests = [(1, 8), (0, 9)].map(|(slot, block)| {
+            let r = backend.fill(slot, &plain(Opcode::Truncate, block)).unwrap();
+            backend.submit(r).unwrap();
+            r
+        });
+        let shared = world.clone();
+        let terms = thread::spawn(move || mutations_across_a_death(&shared, step));
+        for r in requests {
+            backend.wait(r, &FOR_EVER).unwrap();
+            let _ = backend.finish(r).unwrap();
+        }
+        terms.join().unwrap();
+    });
 }

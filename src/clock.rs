@@ -1,11 +1,29 @@
 //! CLOCK_MONOTONIC in nanoseconds, the clock of every deadline.
 #![allow(unsafe_code)]
 
-/// Time stands still in a model: a run must not depend on how long it takes.
 #[cfg(any(feature = "loom", feature = "shuttle"))]
-#[must_use]
-pub fn now() -> u64 {
-    1
+pub use model::*;
+
+/// The time of a model, which must not depend on how long it takes: it stands still but for what the test says.
+#[cfg(any(feature = "loom", feature = "shuttle"))]
+mod model {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        // The checkers run all threads of a model on the OS thread of the test.
+        static NOW: Cell<u64> = const { Cell::new(1) };
+    }
+
+    /// Now, in ns.
+    #[must_use]
+    pub fn now() -> u64 {
+        NOW.get()
+    }
+
+    /// Makes it `ns` o'clock. Sleepers notice by `futex::pass_time` alone.
+    pub fn set(ns: u64) {
+        NOW.set(ns);
+    }
 }
 
 /// Now, in ns of CLOCK_MONOTONIC; 0 if the kernel refuses, which it does not for this clock.

@@ -1,8 +1,9 @@
 //! Tells a forked child from its parent without a system call (R17).
 //!
-//! A page that the kernel hands zeroed to every forked child holds a cookie: a load of it is all that the hot paths of a
-//! handle pay. Where the kernel does not do that (before 4.14, or a sandbox) the C library counts the forks that it makes:
-//! a child that was made by a bare clone(2) goes unnoticed there.
+//! A page that the kernel hands zeroed to every forked child holds the number of slots of the handle: a slot's index
+//! must be below it, so the check of the range, which the hot paths make anyway, tells a child too. Where the kernel
+//! does not do that (before 4.14, or a sandbox) the number is 0 everywhere, and the C library counts the forks that
+//! it makes: a child that was made by a bare clone(2) goes unnoticed there.
 #![allow(unsafe_code)]
 
 use crate::sync::{Ordering, Tally};
@@ -10,19 +11,20 @@ use core::ptr::NonNull;
 
 /// Bytes of the mapping: the kernel rounds up to its pages.
 const LEN: usize = 4096;
-const COOKIE: u64 = 1;
-/// What nothing that a guard looks at ever holds.
+/// A count of forks that none is ever equal to.
 const NEVER: u64 = u64::MAX;
+/// The limit of a guard without a page.
+static NO_PAGE: Tally = Tally::new(0);
 /// How often this process and its ancestors were forked since they asked to have it counted.
 static FORKS: Tally = Tally::new(0);
 
 /// Belongs to the process that made it.
 #[derive(Debug)]
-pub(crate) struct ForkGuard {
-    /// A page of its own, or [`FORKS`]; and what is there in the process that made it.
+pub struct ForkGuard {
+    /// The limit: on a page of its own, or [`NO_PAGE`].
     at: NonNull<u64>,
-    cookie: u64,
-    is_page: bool,
+    /// Without a page: [`FORKS`] in the process that made it.
+    forks: Option<u64>,
     pid: u32,
 }
 
@@ -30,10 +32,11 @@ pub(crate) struct ForkGuard {
 unsafe impl Send for ForkGuard {}
 
 impl ForkGuard {
-    /// A guard of this process.
-    pub(crate) fn new() -> Self {
-        match wiped_page() {
-            Some(at) => Self { at, cookie: COOKIE, is_page: true, pid: std::process::id() },
+    /// A guard of this process, whose limit is `limit`, at least 1.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        match wiped_page(limit) {
+            Some(at) => Self { at, forks: None, pid: std::process::id() },
             None => Self::counting(),
         }
     }
@@ -51,8 +54,8 @@ impl ForkGuard {
         }
         // Relaxed: it changes in a child alone, before that runs anything else.
         let forks = FORKS.load(Ordering::Relaxed);
-        let cookie = if forks == NEVER - 1 { NEVER } else { forks };
-        Self { at: NonNull::from(&FORKS).cast(), cookie, is_page: false, pid: std::process::id() }
+        let forks = if forks == NEVER - 1 { NEVER } else { forks };
+        Self { at: NonNull::from(&NO_PAGE).cast(), forks: Some(forks), pid: std::process::id() }
     }
 
     /// The process that made it.
@@ -60,17 +63,34 @@ impl ForkGuard {
         self.pid
     }
 
-    /// Whether this is the process that made it.
+    /// The limit in the process that made it, 0 in a child; also 0 where only [`ForkGuard::is_home`] can tell.
     #[inline(always)]
-    pub(crate) fn is_home(&self) -> bool {
+    pub(crate) fn limit(&self) -> u64 {
         // SAFETY: mapped until drop, or a static; volatile, since a fork changes it behind the compiler's back.
-        unsafe { self.at.as_ptr().read_volatile() == self.cookie }
+        unsafe { self.at.as_ptr().read_volatile() }
+    }
+
+    /// Where the limit is: readable as long as the guard lives.
+    pub(crate) fn limit_at(&self) -> *const u64 {
+        self.at.as_ptr()
+    }
+
+    /// Whether this is the process that made it.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_home(&self) -> bool {
+        self.limit() != 0 || self.is_home_by_count()
+    }
+
+    #[cold]
+    fn is_home_by_count(&self) -> bool {
+        self.forks.is_some_and(|forks| FORKS.load(Ordering::Relaxed) == forks)
     }
 }
 
 impl Drop for ForkGuard {
     fn drop(&mut self) {
-        if self.is_page {
+        if self.forks.is_none() {
             unmap(self.at);
         }
     }
@@ -81,7 +101,7 @@ extern "C" fn forked() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-fn wiped_page() -> Option<NonNull<u64>> {
+fn wiped_page(limit: u64) -> Option<NonNull<u64>> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing that exists.
     let base = unsafe { libc::mmap(core::ptr::null_mut(), LEN, protection, flags, -1, 0) };
@@ -95,7 +115,7 @@ fn wiped_page() -> Option<NonNull<u64>> {
         return None;
     }
     // SAFETY: mapped writable, and ours alone.
-    unsafe { page.as_ptr().write_volatile(COOKIE) };
+    unsafe { page.as_ptr().write_volatile(limit) };
     Some(page)
 }
 
@@ -126,8 +146,10 @@ mod tests {
 
     #[test]
     fn a_guard_is_at_home_in_its_process_alone_with_a_page_and_without() {
-        for guard in [ForkGuard::new(), ForkGuard::counting()] {
+        for (guard, limit) in [(ForkGuard::new(7), 7), (ForkGuard::counting(), 0)] {
             assert!(guard.is_home());
+            assert_eq!(guard.limit(), limit);
+            assert!(child_says(|| guard.limit() == 0), "{guard:?}");
             assert!(!child_says(|| guard.is_home()), "{guard:?}");
             assert!(child_says(|| ForkGuard::counting().is_home()), "a child's own");
             assert!(guard.is_home());

@@ -138,7 +138,8 @@ pub use model::*;
 #[allow(clippy::unwrap_used)]
 mod model {
     use super::Outcome;
-    use crate::sync::{AtomicU32, AtomicU64, Ordering};
+    use crate::clock;
+    use crate::sync::{mortal, AtomicU32, AtomicU64};
     #[cfg(feature = "loom")]
     use loom::{
         lazy_static,
@@ -162,24 +163,38 @@ mod model {
 
     impl FutexWord for AtomicU32 {
         fn value(&self) -> u32 {
-            self.load(Ordering::Relaxed)
+            self.peek()
         }
     }
 
     impl FutexWord for AtomicU64 {
         fn value(&self) -> u32 {
-            self.load(Ordering::Relaxed) as u32
+            self.peek() as u32
         }
     }
 
-    /// Sleeps while the word holds `expected`; never times out, so that a lost wake-up is a deadlock of the model.
-    pub fn wait(word: &impl FutexWord, expected: u32, _ns: u64, _private: bool) -> Outcome {
+    /// Sleeps until somebody wakes anyone, or [`pass_time`] reaches `until`.
+    fn sleep(has_changed: impl Fn() -> bool, until: u64) -> Outcome {
         let guard = KERNEL.0.lock().unwrap();
-        if word.value() != expected {
+        if has_changed() {
             return Outcome::Changed;
         }
+        if clock::now() >= until {
+            return Outcome::TimedOut;
+        }
         drop(KERNEL.1.wait(guard).unwrap());
-        Outcome::Woken
+        if clock::now() >= until {
+            Outcome::TimedOut
+        } else {
+            Outcome::Woken
+        }
+    }
+
+    /// Sleeps while the word holds `expected`. Time passes by [`pass_time`] alone, so that a lost wake-up is a deadlock of
+    /// the model.
+    pub fn wait(word: &impl FutexWord, expected: u32, ns: u64, _private: bool) -> Outcome {
+        mortal::step();
+        sleep(|| word.value() != expected, clock::now().saturating_add(ns))
     }
 
     /// One word of a wait for several.
@@ -193,14 +208,10 @@ mod model {
         }
     }
 
-    /// Sleeps until one of the words changes; never times out.
-    pub fn wait_any(watches: &[Watch<'_>], _until: u64) -> Outcome {
-        let guard = KERNEL.0.lock().unwrap();
-        if watches.iter().filter_map(|w| w.0).any(|(word, expected)| word.value() != expected) {
-            return Outcome::Changed;
-        }
-        drop(KERNEL.1.wait(guard).unwrap());
-        Outcome::Woken
+    /// Sleeps until one of the words changes or `until` has come.
+    pub fn wait_any(watches: &[Watch<'_>], until: u64) -> Outcome {
+        mortal::step();
+        sleep(|| watches.iter().filter_map(|w| w.0).any(|(word, expected)| word.value() != expected), until)
     }
 
     /// The model has it.
@@ -211,7 +222,15 @@ mod model {
 
     /// Wakes everyone: one condition variable for all words, so other sleepers see a spurious wake.
     pub fn wake_all(_word: &impl FutexWord, _private: bool) {
+        mortal::step();
         let _guard = KERNEL.0.lock().unwrap();
+        KERNEL.1.notify_all();
+    }
+
+    /// Lets so many ns pass: for sleepers too.
+    pub fn pass_time(ns: u64) {
+        let _guard = KERNEL.0.lock().unwrap();
+        clock::set(clock::now().saturating_add(ns));
         KERNEL.1.notify_all();
     }
 }

@@ -9,6 +9,7 @@
 //! | module | role | runs in |
 //! |---|---|---|
 //! | [`region`] | makes, attaches and checks the shared bytes; gives out their [`parts`] | both, slow paths |
+//! | [`handshake`] | how a new region is handed over: everything, then the magic | both, slow paths |
 //! | [`layout`] | every byte of a region, and the compile-time proof of it | both |
 //! | [`request`] | what can be asked, what comes back, and how both lie in a slot | both |
 //! | [`backend`] | a backend's handle: fill, submit, wait, finish, cancel, leftovers | backend |
@@ -25,7 +26,7 @@
 //! | [`parts`] | references to the parts of a region: what protocol code takes, so that model checks run it | both |
 //! | [`clock`] | CLOCK_MONOTONIC in nanoseconds | both |
 //! | `memory` | private memory of a handle, or an error | backend, at attach |
-//! | `fork` | tells a forked child from its parent without a system call | backend |
+//! | [`fork`] | tells a forked child from its parent without a system call | both |
 //! | [`error`] | every way in which a call can fail, and its errno | both |
 //! | [`sync`] | the only file that names std, loom or shuttle atomics | both |
 //!
@@ -46,8 +47,9 @@ pub mod clock;
 pub mod communicator;
 pub mod doorbell;
 pub mod error;
-mod fork;
+pub mod fork;
 pub mod futex;
+pub mod handshake;
 pub mod layout;
 pub mod liveness;
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]

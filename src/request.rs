@@ -346,6 +346,12 @@ impl Job {
         }
     }
 
+    /// Whether each block has a not_modified_since of its own.
+    #[must_use]
+    pub fn has_block_lsns(&self) -> bool {
+        self.has_block_lsns
+    }
+
     /// not_modified_since of block `i`.
     #[must_use]
     pub fn block_lsn(&self, i: usize) -> Lsn {

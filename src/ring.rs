@@ -83,6 +83,17 @@ pub struct Producer {
     careful: bool,
 }
 
+/// What the first try of a push of one slot came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FirstTry {
+    /// The slot is in the ring.
+    Pushed,
+    /// This ticket was taken; whether it has room is to be looked up.
+    Ticket(u64),
+    /// No ticket, or one that was stepped over.
+    Failed,
+}
+
 impl Producer {
     /// A producer that looks before its first push.
     #[must_use]
@@ -110,22 +121,39 @@ impl Producer {
         self.push_rest(parts, slots, 0)
     }
 
-    /// The first try of a push of one slot; `false`: [`Producer::push_again`] is due.
+    /// The first try of a push of one slot. What is rare is left to [`Producer::push_again`], so that the caller has
+    /// nothing to keep for it.
     #[inline(always)]
-    pub(crate) fn push_one(&mut self, parts: &Parts<'_>, slot: u32) -> bool {
+    pub(crate) fn push_one(&mut self, parts: &Parts<'_>, slot: u32) -> FirstTry {
         if self.careful {
-            return false;
+            return FirstTry::Failed;
         }
         // Relaxed: as in `push_once`.
         let ticket = parts.header.tail.0.fetch_add(1, Ordering::Relaxed);
-        self.publish(parts, ticket, slot)
+        if ticket.wrapping_sub(self.head_seen) >= parts.cells.len() as u64 {
+            return FirstTry::Ticket(ticket);
+        }
+        if publish_in(parts, ticket, slot) {
+            FirstTry::Pushed
+        } else {
+            FirstTry::Failed
+        }
     }
 
-    /// The rest of a push of one slot whose first try failed; as [`Producer::push`].
+    /// The rest of a push of one slot; as [`Producer::push`].
     #[cold]
-    pub(crate) fn push_again(&mut self, parts: &Parts<'_>, slot: u32) -> u64 {
+    pub(crate) fn push_again(&mut self, parts: &Parts<'_>, slot: u32, first: FirstTry) -> u64 {
+        let is_pushed = match first {
+            FirstTry::Pushed => true,
+            FirstTry::Ticket(ticket) => self.publish(parts, ticket, slot),
+            FirstTry::Failed => false,
+        };
         // A try that only looked is counted as well.
-        self.push_rest(parts, &[slot], 1)
+        if is_pushed {
+            0
+        } else {
+            self.push_rest(parts, &[slot], 1)
+        }
     }
 
     /// The rest of a push that has tried `tried` times, or that must look first.
@@ -172,15 +200,7 @@ impl Producer {
         if ticket.wrapping_sub(self.head_seen) >= capacity && !self.has_room(parts, ticket) {
             return false;
         }
-        let Some((cell, lap)) = locate(parts, ticket) else { return false };
-        // ORD(CQ_1): pairs with the Acquire in `Consumer::next`; carries the Submitted store of this slot.
-        // Relaxed on failure: the ticket was stepped over, and nothing is read through the cell.
-        let done =
-            cell.0.compare_exchange(empty(lap), published(lap, slot), ord!(CQ_1, Release), Ordering::Relaxed).is_ok();
-        if let Some((next, _)) = locate(parts, ticket.wrapping_add(1)) {
-            prefetch_write(next);
-        }
-        done
+        publish_in(parts, ticket, slot)
     }
 
     /// Whether the ticket has room, by a fresh look at the head.
@@ -200,6 +220,19 @@ impl Producer {
         self.careful = tail.wrapping_sub(self.head_seen) as i64 >= parts.cells.len() as i64;
         self.careful
     }
+}
+
+/// Publishes a slot in the cell of a ticket that has room.
+#[inline(always)]
+fn publish_in(parts: &Parts<'_>, ticket: u64, slot: u32) -> bool {
+    let Some((cell, lap)) = locate(parts, ticket) else { return false };
+    // ORD(CQ_1): pairs with the Acquire in `Consumer::next`; carries the Submitted store of this slot.
+    // Relaxed on failure: the ticket was stepped over, and nothing is read through the cell.
+    let done =
+        cell.0.compare_exchange(empty(lap), published(lap, slot), ord!(CQ_1, Release), Ordering::Relaxed).is_ok();
+    // The next cell, but for the last one, behind which is something else: a hint may be wrong.
+    prefetch_write(core::ptr::from_ref(cell).wrapping_add(1));
+    done
 }
 
 fn load_head(parts: &Parts<'_>) -> u64 {

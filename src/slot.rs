@@ -19,7 +19,7 @@
 //! # Orderings
 //! SL_1 request bytes before the claim. SL_2 result and pages before the owner's read. SL_3 the communicator's last
 //! access to the buffers before a cancel's answer. SL_4 the owner's read before the next filling (by itself, or through
-//! the range lock). SL_6 the communicator's last access before the next filling.
+//! the range lock). SL_6 the communicator's last access before the next filling. SL_8 the push before the waiter bit.
 //!
 //! # Recovery
 //! The last column of the table; docs/recovery.md.
@@ -214,8 +214,9 @@ pub mod owner {
             return Ok(seen);
         }
         let next = seen.with_waiter();
-        // Relaxed: the bit asks for a wake-up and carries no data; the futex compares the word again in the kernel.
-        match slot.word.compare_exchange(seen.bits(), next.bits(), Ordering::Relaxed, Ordering::Relaxed) {
+        // ORD(SL_8): pairs with the Acquire of `communicator::look_closely` in the audit; whoever waits has pushed, and the
+        // audit sees the hint. No other data hangs off the bit; the futex compares the word again in the kernel.
+        match slot.word.compare_exchange(seen.bits(), next.bits(), ord!(SL_8, Release), Ordering::Relaxed) {
             Ok(_) => Ok(next),
             Err(found) => Err(Word::from_bits(found)),
         }
@@ -233,10 +234,12 @@ pub mod communicator {
         Word::from_bits(slot.word.load(Ordering::Relaxed))
     }
 
-    /// Looks at a word that no hint led to, with all that its last writer published: where the role is taken or given up.
+    /// Looks at a word that no hint led to, with all that its last writer published: where the role is taken or given up,
+    /// and in the audit.
     pub fn look_closely(slot: &Slot) -> Word {
         // ORD(SL_1): pairs with the Release of `owner::submit`; the request bytes are visible before any claim.
-        Word::from_bits(slot.word.load(ord!(SL_1, Acquire)))
+        // ORD(SL_8): pairs with that of `owner::set_waiter`; the hint of a request that is waited for is visible.
+        Word::from_bits(slot.word.load(ord!(SL_1 | SL_8, Acquire)))
     }
 
     /// #3, #4 Submitted → Processing or Copying.

@@ -44,7 +44,14 @@ mod imp {
 #[cfg(feature = "loom")]
 mod imp {
     pub use loom::cell::UnsafeCell;
-    pub use loom::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
+    pub use loom::sync::atomic::Ordering;
+
+    /// A fence; Relaxed is none (a twin without it).
+    pub fn fence(order: Ordering) {
+        if order != Ordering::Relaxed {
+            loom::sync::atomic::fence(order);
+        }
+    }
 
     /// One turn of a spin loop; loom needs the other threads to get a turn.
     pub fn spin_loop() {
@@ -54,7 +61,7 @@ mod imp {
 
 #[cfg(all(feature = "shuttle", not(feature = "loom")))]
 mod imp {
-    pub use shuttle::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
+    pub use shuttle::sync::atomic::{fence, Ordering};
 
     /// The cell of the normal build: shuttle checks schedules, not accesses.
     #[derive(Debug, Default)]
@@ -85,6 +92,136 @@ mod imp {
 }
 
 pub use imp::*;
+#[cfg(any(feature = "loom", feature = "shuttle"))]
+pub use mortal::{AtomicU32, AtomicU64};
+
+/// Threads of a model that die as if by SIGKILL, at any access to an atomic or a futex that a test chooses.
+#[cfg(any(feature = "loom", feature = "shuttle"))]
+pub mod mortal {
+    use super::Ordering;
+    #[cfg(feature = "loom")]
+    use loom::{sync::atomic, thread};
+    #[cfg(all(feature = "shuttle", not(feature = "loom")))]
+    use shuttle::{sync::atomic, thread};
+    use std::cell::RefCell;
+    use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+
+    std::thread_local! {
+        // The checkers run all threads of a model on the OS thread of the test. Thread, and accesses left to it.
+        static LIVES: RefCell<Vec<(thread::ThreadId, usize)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    struct Death;
+
+    /// Forgets what an execution that failed has left.
+    pub fn reset() {
+        LIVES.with(|l| l.borrow_mut().clear());
+    }
+
+    /// Runs `f`, whose thread dies before its access number `steps` from here on, counted from 0; `None` if it did. Nothing
+    /// of it runs any more then, but the destructors of private memory: see [`is_dying`].
+    pub fn run<R>(steps: usize, f: impl FnOnce() -> R) -> Option<R> {
+        let id = thread::current().id();
+        LIVES.with(|l| l.borrow_mut().push((id, steps)));
+        let result = catch_unwind(AssertUnwindSafe(f));
+        LIVES.with(|l| l.borrow_mut().retain(|(of, _)| *of != id));
+        match result {
+            Ok(r) => Some(r),
+            Err(death) if death.is::<Death>() => None,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// Whether this thread dies, or its model has failed: destructors then leave shared memory alone.
+    #[must_use]
+    pub fn is_dying() -> bool {
+        std::thread::panicking()
+    }
+
+    /// One access is about to happen, unless it does not.
+    pub(crate) fn step() {
+        let is_over = LIVES.with(|l| {
+            let mut lives = l.borrow_mut();
+            if lives.is_empty() {
+                return false;
+            }
+            let id = thread::current().id();
+            let Some((_, left)) = lives.iter_mut().find(|(of, _)| *of == id) else { return false };
+            let is_over = *left == 0;
+            *left = left.saturating_sub(1);
+            is_over
+        });
+        if is_over && !is_dying() {
+            resume_unwind(Box::new(Death));
+        }
+    }
+
+    macro_rules! atomic {
+        ($name:ident, $int:ty) => {
+            /// The checker's atomic, each access a step at which a mortal thread may die.
+            #[derive(Debug, Default)]
+            pub struct $name(atomic::$name);
+
+            #[allow(missing_docs)]
+            impl $name {
+                #[track_caller]
+                pub fn new(value: $int) -> Self {
+                    Self(atomic::$name::new(value))
+                }
+
+                /// The value, in a look that is no step of its own.
+                #[track_caller]
+                pub(crate) fn peek(&self) -> $int {
+                    self.0.load(Ordering::Relaxed)
+                }
+
+                #[track_caller]
+                pub fn load(&self, order: Ordering) -> $int {
+                    step();
+                    self.0.load(order)
+                }
+
+                #[track_caller]
+                pub fn store(&self, value: $int, order: Ordering) {
+                    step();
+                    self.0.store(value, order);
+                }
+
+                #[track_caller]
+                pub fn swap(&self, value: $int, order: Ordering) -> $int {
+                    step();
+                    self.0.swap(value, order)
+                }
+
+                #[track_caller]
+                pub fn compare_exchange(
+                    &self,
+                    old: $int,
+                    new: $int,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$int, $int> {
+                    step();
+                    self.0.compare_exchange(old, new, success, failure)
+                }
+
+                #[track_caller]
+                pub fn fetch_add(&self, n: $int, order: Ordering) -> $int {
+                    step();
+                    self.0.fetch_add(n, order)
+                }
+
+                #[track_caller]
+                pub fn fetch_or(&self, bits: $int, order: Ordering) -> $int {
+                    step();
+                    self.0.fetch_or(bits, order)
+                }
+            }
+        };
+    }
+    atomic!(AtomicU32, u32);
+    atomic!(AtomicU64, u64);
+}
 
 /// A number that is only ever told to people: statistics and messages. No edge and no decision hangs off it, so the model
 /// checkers need not see it, and it is the same atomic in every build.
@@ -113,20 +250,30 @@ pub(crate) use ord;
 #[cfg(feature = "loom")]
 pub mod edges {
     use super::Ordering;
-    use std::cell::RefCell;
+    use std::cell::Cell;
 
     std::thread_local! {
-        // loom runs all threads of a model on the OS thread of the test, so this is one cell a test.
-        static WEAK: RefCell<Option<&'static str>> = const { RefCell::new(None) };
+        // loom runs all threads of a model on the OS thread of the test, so this is one cell a test. The label, and what
+        // its fences become.
+        static WEAK: Cell<Option<(&'static str, Ordering)>> = const { Cell::new(None) };
     }
 
     /// Runs `f` with the edge `label` weakened: accesses become Relaxed, a SeqCst fence becomes AcqRel.
     pub fn weaken<R>(label: &'static str, f: impl FnOnce() -> R) -> R {
-        WEAK.with(|w| *w.borrow_mut() = Some(label));
+        with((label, Ordering::AcqRel), f)
+    }
+
+    /// Runs `f` without the fence `label`.
+    pub fn remove<R>(label: &'static str, f: impl FnOnce() -> R) -> R {
+        with((label, Ordering::Relaxed), f)
+    }
+
+    fn with<R>(weak: (&'static str, Ordering), f: impl FnOnce() -> R) -> R {
+        WEAK.set(Some(weak));
         struct Restore;
         impl Drop for Restore {
             fn drop(&mut self) {
-                WEAK.with(|w| *w.borrow_mut() = None);
+                WEAK.set(None);
             }
         }
         let _restore = Restore;
@@ -136,12 +283,12 @@ pub mod edges {
     /// The ordering to use for an access with these labels: `order`, unless a test weakened one of them.
     #[must_use]
     pub fn pick(labels: &[&'static str], order: Ordering) -> Ordering {
-        if !WEAK.with(|w| w.borrow().is_some_and(|weak| labels.contains(&weak))) {
-            return order;
-        }
-        match order {
-            Ordering::SeqCst => Ordering::AcqRel,
-            _ => Ordering::Relaxed,
+        match WEAK.get() {
+            Some((weak, fence)) if labels.contains(&weak) => match order {
+                Ordering::SeqCst => fence,
+                _ => Ordering::Relaxed,
+            },
+            _ => order,
         }
     }
 }
@@ -162,18 +309,18 @@ pub(crate) fn fence_after_rmw(order: Ordering) {
     }
 }
 
-/// Asks for the cache line of `at` in a writable state; a hint that costs nothing when it is wrong.
+/// Asks for the cache line of `at` in a writable state; a hint that costs nothing when it is wrong, at any address.
 ///
 /// Written as the instruction itself: the intrinsic for it becomes a prefetch for *reading* unless the whole program is
 /// compiled for processors that have this one, which then fetches the line in the wrong state. Processors without it
 /// treat it as a NOP.
 #[inline(always)]
-pub(crate) fn prefetch_write<T>(at: &T) {
+pub(crate) fn prefetch_write<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle"))))]
     {
-        // SAFETY: a prefetch has no effect that a program can see, whatever the address; this one is valid besides.
+        // SAFETY: a prefetch has no effect that a program can see, whatever the address.
         unsafe {
-            core::arch::asm!("prefetchw [{}]", in(reg) core::ptr::from_ref(at), options(readonly, nostack, preserves_flags));
+            core::arch::asm!("prefetchw [{}]", in(reg) at, options(readonly, nostack, preserves_flags));
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle")))))]

@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use shmuring::buffers::BOUNCE;
 use shmuring::error::Error;
 use shmuring::liveness::{Liveness, LockFile, LIFE_BYTE, OWNER_BYTE, ROLE_BYTE};
 use shmuring::region::{Options, Region};
@@ -19,13 +21,51 @@ const COUNT: u32 = 4;
 #[ignore = "run by other tests, in a process of its own"]
 fn child_process() {
     let Some((role, path)) = child_role() else { return };
-    assert_eq!(role, "hold");
     let region = Region::attach(&path).unwrap();
     let lock = region.lock_file().unwrap();
     assert!(lock.try_lock(ROLE_BYTE, 1).unwrap());
     assert!(lock.try_lock(OWNER_BYTE + u64::from(FIRST), u64::from(COUNT)).unwrap());
-    tell("ready");
-    std::thread::sleep(SOON * 2);
+    std::thread::scope(|threads| {
+        if role != "hold" {
+            for thread in 0..WRITERS {
+                let at = Count::of(&region, thread);
+                threads.spawn(move || at.write_without_end());
+            }
+        }
+        tell("ready");
+        if role == "write and let go" {
+            // A moment later, so that the writers are at work.
+            std::thread::sleep(Duration::from_millis(2));
+            lock.unlock(ROLE_BYTE, 1).unwrap();
+            lock.unlock(OWNER_BYTE + u64::from(FIRST), u64::from(COUNT)).unwrap();
+        }
+        std::thread::sleep(SOON * 2);
+    });
+}
+
+/// Threads of a holder that write.
+const WRITERS: u32 = 3;
+
+/// A number in a bounce buffer of the region.
+#[derive(Clone, Copy)]
+struct Count(usize);
+
+impl Count {
+    fn of(region: &Region, thread: u32) -> Self {
+        Self(region.parts().pools.get(BOUNCE).unwrap().at(thread).unwrap() as usize)
+    }
+
+    fn get(self) -> u64 {
+        // SAFETY: in the mapping of a region that outlives the test; volatile, since another process writes it.
+        unsafe { (self.0 as *const u64).read_volatile() }
+    }
+
+    fn write_without_end(self) {
+        loop {
+            // SAFETY: as above; one thread writes each.
+            unsafe { (self.0 as *mut u64).write_volatile(self.get().wrapping_add(1)) };
+        }
+    }
 }
 
 fn held_region(name: &str) -> (Scratch, Region, Held) {
@@ -86,6 +126,57 @@ fn a_stopped_holder_keeps_its_locks() {
     assert!(region.liveness().role_held() && region.liveness().owner_held(FIRST, COUNT));
     held.signal(libc::SIGKILL);
     assert!(lock.lock_within(ROLE_BYTE, 1, SOON).unwrap());
+}
+
+/// Whether a byte is written in that time once the lock is free: of a holder that is killed, or that lets go of it and
+/// lives.
+fn writes_after_its_lock(role: &str, path: &Path, region: &Region, ask_owner: bool, watched: Duration) -> bool {
+    let lives = region.liveness();
+    let is_held = || if ask_owner { lives.owner_held(FIRST, COUNT) } else { lives.role_held() };
+    let counts = || (0..WRITERS).map(|thread| Count::of(region, thread).get()).collect::<Vec<_>>();
+    let begin = counts();
+    let held = Held::start(role, path);
+    // All of its threads are at work.
+    assert!(soon(|| counts().iter().zip(&begin).all(|(now, then)| now != then)));
+    if role == "write" {
+        assert!(is_held());
+        held.signal(libc::SIGKILL);
+    }
+    let since = Instant::now();
+    while is_held() {
+        assert!(since.elapsed() < SOON, "the lock is not let go of");
+    }
+    let free = counts();
+    let since = Instant::now();
+    while since.elapsed() < watched {
+        if counts() != free {
+            return true;
+        }
+    }
+    counts() != free
+}
+
+#[test]
+fn no_byte_is_written_once_the_lock_of_a_killed_holder_with_threads_is_free() {
+    // A sanitizer looks for other things, and makes every child slow to start.
+    const ROUNDS: u32 = if cfg!(shmuring_tsan) { 10 } else { 200 };
+    let scratch = Scratch::new("writers");
+    let path = scratch.path("region");
+    let (region, _) = Region::create_named(&path, &Options::new(16)).unwrap();
+    for round in 0..ROUNDS {
+        let watched = Duration::from_millis(1);
+        assert!(!writes_after_its_lock("write", &path, &region, round % 2 == 0, watched), "round {round}");
+    }
+}
+
+#[test]
+fn a_holder_that_writes_without_its_lock_is_found() {
+    let scratch = Scratch::new("let-go");
+    let path = scratch.path("region");
+    let (region, _) = Region::create_named(&path, &Options::new(16)).unwrap();
+    for ask_owner in [false, true] {
+        assert!(writes_after_its_lock("write and let go", &path, &region, ask_owner, SOON));
+    }
 }
 
 #[test]

@@ -1,496 +1,374 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * shmuring.h: the C interface of shmuring, a lock-free shared-memory I/O ring for databases that run a process per
- * connection.
+ * connection. This is the manual of what a backend calls, and of making regions; shmuring/host.h has the communicator.
  *
- * C99, C11 or C++17, of GCC or Clang, on little-endian Linux. Link with -lshmuring.
+ * C99, C11 or C++17, of GCC or Clang, on 64-bit little-endian Linux. Link with -lshmuring.
  *
- * Return values: 0 or more is success; below 0 is an errno, negated, one of SHMURING_ERR_* or what a system call said.
- * Nothing here sets errno, ends the process, unwinds or longjmps. -ENOTRECOVERABLE is a bug in the library that was
- * caught at its edge: give the handle up.
+ *	shmuring/types.h   numbers, and the structures that calls take and give
+ *	shmuring/layout.h  what lies in a region, for tools and debuggers
+ *	shmuring/inline.h  what is compiled into the caller: poll, state, prep
  *
- * MAINTAINERS: every number here repeats one of the library (src/layout.rs, src/request.rs, src/slot.rs, src/stats.rs,
- * src/error.rs). ffi/src/abi.rs and the tests of ffi/ compare both ways; change both sides together.
+ * The way of a request: attach a region, attach to a range of its slots, settle what an earlier owner left there; then
+ * free_slot, prep, fill, submit, wait (or poll), page, finish; at the end detach.
+ *
+ * Return values. 0 or more is success, with the meaning that the function names; below 0 is an errno, negated: one of
+ * SHMURING_ERR_*, or what a system call said. After an error nothing has changed, unless it says so. Nothing here sets
+ * errno, ends the process, unwinds, longjmps or calls back. SHMURING_ERR_BUG is a bug of the library that was caught at
+ * its edge: the handle refuses everything from then on; free it, and its slots' next owner settles what is left.
+ *
+ * Pointers belong to the caller, and are used until the call returns and no longer, except where it is said. NULL where
+ * something is needed is SHMURING_ERR_BAD_MEMORY. Handles that a call stores in *out are the library's, good until the
+ * call that ends them; after that one, using them is as using freed memory. Reserved fields must be 0.
+ *
+ * Each function has one of these marks:
+ *
+ *	[pure]   any thread of any process, also in a critical section. Neither blocks nor allocates; no system call.
+ *	[fast]   the thread that attached the handle. Neither blocks nor allocates, and may be called in a critical
+ *	         section; the only system call is a wake-up of somebody who sleeps.
+ *	[waits]  as [fast], but blocks as its shmuring_wait allows: in timed sleeps, ended by the event, the deadline, a
+ *	         signal or the interrupt word. In a critical section give no interrupt word, and wait in pieces.
+ *	[slow]   allocates, makes system calls, may block on a file system, never on another process. Not in a critical
+ *	         section and not in a signal handler.
+ *
+ * A handle of a region may be used by all threads of the process that made it; a handle of a backend or of a server's
+ * life by the thread that made it alone (SHMURING_ERR_WRONG_THREAD). A child that inherited a handle by fork is refused
+ * (SHMURING_ERR_WRONG_PROCESS); it may end the handle, which leaves the parent's as it is. Between calls a longjmp does
+ * no harm, since no frame of the library is ever below one of the caller, but for signal handlers: do not leave one by
+ * longjmp that interrupted a call of this library. Calls are not to be made in signal handlers, but for [pure].
  */
 #ifndef SHMURING_H
 #define SHMURING_H
 
-#include <errno.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "shmuring: the completion word is the low half of a 64-bit word, which needs a little-endian machine"
-#endif
+#include "shmuring/types.h"
+#include "shmuring/layout.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* ------------------------------------------------------------------------------------------------ Versions */
+/* A region in this process. */
+struct shmuring_region;
+/* A hold on a range of request slots. */
+struct shmuring_backend;
+/* A server's hold on a region. */
+struct shmuring_server;
 
-/* Version of this header. */
-#define SHMURING_VERSION_MAJOR 0
-#define SHMURING_VERSION_MINOR 1
-#define SHMURING_VERSION_PATCH 0
-/* The same for comparisons: major * 1000000 + minor * 1000 + patch. */
-#define SHMURING_VERSION_NUMBER \
-	(SHMURING_VERSION_MAJOR * 1000000 + SHMURING_VERSION_MINOR * 1000 + SHMURING_VERSION_PATCH)
+/* --------------------------------------------------------------------------------------- Versions and errors */
 
-/* Version of what lies in a region. Raised whenever the meaning of a byte changes. */
-#define SHMURING_ABI_VERSION 1
-
-/*
- * The version of the library that was linked, as "major.minor.patch". Static; never NULL. Neither blocks nor
- * allocates.
- */
+/* The version of the library that was linked, as "major.minor.patch". Static; never NULL. [pure] */
 const char *shmuring_version(void);
 
+/* The same as a number that compares with SHMURING_VERSION_NUMBER. [pure] */
+uint32_t shmuring_version_number(void);
+
 /*
- * SHMURING_ABI_VERSION of the library that was linked. If it is not this header's, use neither the structures below
- * nor any region that the library makes. Neither blocks nor allocates.
+ * SHMURING_ABI_VERSION of the library that was linked. If it is not this header's, use neither the structures of
+ * shmuring/layout.h nor any region that the library makes. [pure]
  */
 uint32_t shmuring_abi_version(void);
 
-/* -------------------------------------------------------------------------------------------------- Errors */
+/* SHMURING_FEATURES of the library that was linked: the features of regions that it knows. [pure] */
+uint64_t shmuring_features(void);
 
 /*
- * What calls return, negative. Several share an errno, so use them in comparisons, not as the labels of one switch.
+ * shmuring_check_version(SHMURING_VERSION_NUMBER, SHMURING_ABI_VERSION) - whether the library that was linked serves a
+ * program that was compiled with this header. Call it once, before anything else.
+ *
+ * Returns 0; SHMURING_ERR_WRONG_ABI if the ABI differs, the library is older than the header, or (before version 1: of
+ * another minor version; later: of another major version) makes no promise about it. [pure]
  */
-#define SHMURING_ERR_TOO_SHORT (-ENODATA)              /* the region is shorter than its header says */
-#define SHMURING_ERR_WRONG_MAGIC (-EMEDIUMTYPE)        /* not a region, or not finished by its creator */
-#define SHMURING_ERR_WRONG_ABI (-EPROTONOSUPPORT)      /* made by another ABI version */
-#define SHMURING_ERR_WRONG_LAYOUT (-EPROTO)            /* made by a build with another layout */
-#define SHMURING_ERR_UNKNOWN_FEATURE (-EPROTONOSUPPORT) /* needs a feature that this build does not know */
-#define SHMURING_ERR_BAD_GEOMETRY (-EBADMSG)           /* impossible sizes or offsets */
-#define SHMURING_ERR_FOREIGN_CLOCK (-EXDEV)            /* made in another time namespace */
-#define SHMURING_ERR_WRONG_LOCK_FILE (-ENOLCK)         /* not the lock file that the region was made with */
-#define SHMURING_ERR_BAD_MEMORY (-EFAULT)              /* memory is null, misaligned or too small */
-#define SHMURING_ERR_EXISTS (-EEXIST)                  /* another region has that name */
-#define SHMURING_ERR_BAD_SLOT (-EINVAL)                /* slot outside the region or the caller's range */
-#define SHMURING_ERR_BAD_POOL (-EINVAL)                /* pool not registered, or otherwise elsewhere */
-#define SHMURING_ERR_BAD_BUFFER (-EINVAL)              /* buffer out of range, not owned, or named twice */
-#define SHMURING_ERR_BAD_COUNT (-EINVAL)               /* number of blocks out of range */
-#define SHMURING_ERR_BAD_OPCODE (-EINVAL)              /* unknown opcode */
-#define SHMURING_ERR_BAD_REQUEST (-EINVAL)             /* unknown flag, or argument not taken by the opcode */
-#define SHMURING_ERR_SLOT_BUSY (-EBUSY)                /* the slot is in use */
-#define SHMURING_ERR_NOT_FILLING (-EBUSY)              /* the slot is not being filled */
-#define SHMURING_ERR_STALE (-ESTALE)                   /* the reference is of an old generation */
-#define SHMURING_ERR_NOT_COMPLETED (-EBUSY)            /* the request is not finished */
-#define SHMURING_ERR_NO_FREE_SLOT (-EAGAIN)            /* no slot is free: finish a request first */
-#define SHMURING_ERR_NO_FREE_BUFFER (-ENOBUFS)         /* no bounce buffer is free */
-#define SHMURING_ERR_TOO_MANY (-E2BIG)                 /* too many words for one wait */
-#define SHMURING_ERR_WRONG_PROCESS (-EPERM)            /* the handle was carried over a fork */
-#define SHMURING_ERR_OWNER_ALIVE (-EBUSY)              /* another living process owns these slots */
-#define SHMURING_ERR_ROLE_HELD (-EBUSY)                /* a living communicator holds the role */
-#define SHMURING_ERR_LIFE_HELD (-EBUSY)                /* a living server holds the region */
-#define SHMURING_ERR_TIMED_OUT (-ETIMEDOUT)            /* the wait timed out */
-#define SHMURING_ERR_INTERRUPTED (-EINTR)              /* a signal, or the interrupt word changed */
-#define SHMURING_ERR_COMMUNICATOR_GONE (-EOWNERDEAD)   /* the wait timed out; there is no communicator */
-#define SHMURING_ERR_IN_PROGRESS (-EINPROGRESS)        /* a claimed mutation cannot be cancelled */
-#define SHMURING_ERR_ALREADY_COMPLETED (-EALREADY)     /* complete before it could be cancelled */
+int shmuring_check_version(uint32_t version_number, uint32_t abi_version);
 
 /*
  * A sentence about `code`. Below 0: what a call of this library returned. Above 0: the errno of a result, told in the
  * words of strerror(3). 0: "success". Any int may be given; never NULL. Copy it before the thread's next call of this
- * or of strerror. Neither blocks nor allocates.
+ * or of strerror. [pure]
  */
 const char *shmuring_strerror(int code);
 
-/* ------------------------------------------------------------------------------------------------ Requests */
-
-/* What a request asks for. Append-only. */
-#define SHMURING_OP_NOP 0             /* nothing; completes with 0 */
-#define SHMURING_OP_GET_PAGE 1        /* read 1 to 32 consecutive blocks */
-#define SHMURING_OP_PREFETCH 2        /* bring 1 to 32 consecutive blocks near; no buffer */
-#define SHMURING_OP_REL_SIZE 3        /* value: blocks of a relation fork */
-#define SHMURING_OP_REL_EXISTS 4      /* value: 1 or 0 */
-#define SHMURING_OP_DB_SIZE 5         /* value: bytes of a database */
-#define SHMURING_OP_READ_SLRU 6       /* read an SLRU segment; value: its bytes */
-#define SHMURING_OP_WRITE_PAGE 7      /* write 1 to 32 consecutive blocks that exist */
-#define SHMURING_OP_EXTEND 8          /* write a block, and grow the relation to hold it */
-#define SHMURING_OP_ZERO_EXTEND 9     /* grow the relation by zero blocks */
-#define SHMURING_OP_CREATE 10         /* make a relation fork of 0 blocks */
-#define SHMURING_OP_TRUNCATE 11       /* cut a relation fork down */
-#define SHMURING_OP_UNLINK 12         /* remove a relation fork */
-#define SHMURING_OP_UPDATE_REL_SIZE 13 /* the relation now has so many blocks, written by other means */
-#define SHMURING_OP_GET_PAGE_AT 14    /* read 1 to 32 blocks as of exactly one LSN, past every cache */
-#define SHMURING_OP_SYNC 15           /* make what completed before this was submitted durable */
-
-/* Who waits for a request: decides its turn, never its result. */
-#define SHMURING_CLASS_DEMAND 0     /* a query waits for it */
-#define SHMURING_CLASS_PREFETCH 1   /* someone will probably want it soon */
-#define SHMURING_CLASS_BACKGROUND 2 /* vacuum, backup, checks */
-
-/* Bits of shmuring_raw_request.flags; the two lowest hold the class. */
-#define SHMURING_FLAG_CLASS 0x03         /* mask of the class */
-#define SHMURING_FLAG_ALLOW_MISSING 0x04 /* a missing relation is an answer: SHMURING_MISSING */
-#define SHMURING_FLAG_DEADLINE 0x08      /* extra.deadline is valid */
-#define SHMURING_FLAG_REQUEST_LSN 0x10   /* extra.request_lsn is valid */
-#define SHMURING_FLAG_BLOCK_LSNS 0x20    /* vector.lsns is valid */
-#define SHMURING_FLAG_KNOWN 0x3f         /* all of them */
-
-/* Value of a rel_size with SHMURING_FLAG_ALLOW_MISSING when there is no such relation. */
-#define SHMURING_MISSING UINT64_MAX
-/* Blocks that one request can carry. */
-#define SHMURING_MAX_BLOCKS 32
-
-/* ---------------------------------------------------------------------------------------------- The region */
-
-/* The first eight bytes of a finished region: "shmuring". */
-#define SHMURING_MAGIC UINT64_C(0x676e6972756d6873)
-/* Features that a region can require of whoever attaches: none yet. */
-#define SHMURING_FEATURES 0
-/* Most request slots of a region. */
-#define SHMURING_MAX_SLOTS 16777214
-/* Most buffer pools; 0 is the bounce pool of the region. */
-#define SHMURING_MAX_POOLS 16
-#define SHMURING_POOL_BOUNCE 0
-/* Bytes of a block unless the creator says otherwise. */
-#define SHMURING_DEFAULT_BLOCK_SIZE 8192
-/* Buckets of a latency histogram: below 256 ns, then one for each doubling. */
-#define SHMURING_BUCKETS 24
+/* -------------------------------------------------------------------------------------------------- Regions */
 
 /*
- * Bytes that a region takes with `slots` request slots in all, `bounce_per_slot` (0 to 1024) bounce buffers for each,
- * and blocks of `block_size` bytes (a power of two from 512 to 65536); stored in *bytes.
+ * Bytes that a region of these sizes takes, stored in *bytes.
  *
- * Returns 0; SHMURING_ERR_BAD_GEOMETRY for other sizes; SHMURING_ERR_BAD_MEMORY if `bytes` is NULL. On an error *bytes
- * is as it was. Neither blocks nor allocates.
+ * Returns 0; SHMURING_ERR_BAD_GEOMETRY for sizes that make no sense; SHMURING_ERR_BAD_REQUEST if a reserved field is
+ * not 0. On an error *bytes is as it was. [pure]
  */
-int shmuring_region_size(uint32_t slots, uint32_t bounce_per_slot, uint32_t block_size, uint64_t *bytes);
+int shmuring_region_size(const struct shmuring_region_options *options, uint64_t *bytes);
 
 /*
- * The completion word of a slot. Its low half, which is the futex, holds state, waiter bit and generation; its high
- * half the epoch of the communicator that claimed the request.
+ * Makes a region in memory of the caller, and attaches it: the first shmuring_region_size() bytes from `base` on are
+ * zeroed and initialised. `base` is aligned to 128 bytes; the memory stays mapped, shared and the library's to write
+ * until the handle is detached, and nobody else uses it during this call. `lock_path` is a file whose locks prove who
+ * lives; it is made, mode 0600, if it is missing, and stays as long as the region is used.
+ *
+ * Returns 0; SHMURING_ERR_BAD_MEMORY for memory that is misaligned or too small, SHMURING_ERR_BAD_GEOMETRY,
+ * SHMURING_ERR_BAD_REQUEST, or what opening the file said. `err` may be NULL. [slow]
  */
-#define SHMURING_STATE_IDLE 0       /* free; the owner may fill it */
-#define SHMURING_STATE_FILLING 1    /* the owner writes the request */
-#define SHMURING_STATE_SUBMITTED 2  /* waits for a communicator */
-#define SHMURING_STATE_PROCESSING 3 /* claimed; the buffers are not touched */
-#define SHMURING_STATE_COPYING 4    /* claimed; the buffers may be touched */
-#define SHMURING_STATE_COMPLETED 5  /* the result is there; the owner reads it */
-#define SHMURING_STATE_ABANDONED 6  /* cancelled while claimed */
-#define SHMURING_STATE_WITHDRAWN 7  /* cancelled before it was claimed */
-
-#define SHMURING_WORD_STATE 0x0f         /* mask of the state */
-#define SHMURING_WORD_WAITER 0x10        /* someone sleeps on the word */
-#define SHMURING_WORD_GENERATION_SHIFT 8 /* 24 bits of generation from here on */
-#define SHMURING_WORD_EPOCH_SHIFT 32     /* 32 bits of epoch from here on */
-
-/* Indexes of shmuring_owner_stats.counters. */
-#define SHMURING_OWNER_SUBMITTED 0
-#define SHMURING_OWNER_FINISHED 1
-#define SHMURING_OWNER_FAILED 2
-#define SHMURING_OWNER_CANCELLED 3
-#define SHMURING_OWNER_DOORBELL_RINGS 4
-#define SHMURING_OWNER_FUTEX_WAITS 5
-#define SHMURING_OWNER_PENDING_PUSHES 6
-#define SHMURING_OWNER_LEFTOVERS 7
-
-/* Indexes of shmuring_role_stats.counters. */
-#define SHMURING_ROLE_CLAIMED 0
-#define SHMURING_ROLE_STALE_HINTS 1
-#define SHMURING_ROLE_STEPPED_OVER 2
-#define SHMURING_ROLE_PENDING_HINTS 3
-#define SHMURING_ROLE_LOST_HINTS 4
-#define SHMURING_ROLE_DAMAGE 5
-#define SHMURING_ROLE_PARKS 6
-#define SHMURING_ROLE_WAKES 7
-#define SHMURING_ROLE_REFUSED 8
-#define SHMURING_ROLE_OLD_LIFE 9
-#define SHMURING_ROLE_EXPIRED 10
-#define SHMURING_ROLE_DROPPED 11
-#define SHMURING_ROLE_FREED 12
-#define SHMURING_ROLE_TAKE_OVERS 13
-#define SHMURING_ROLE_RECLAIMED 14
-#define SHMURING_ROLE_BAD_WORDS 15
-#define SHMURING_ROLE_FAILED 16
-#define SHMURING_ROLE_DEFERRED 17
-#define SHMURING_ROLE_BATCHES 18
-#define SHMURING_ROLE_UNHINTED 19
-#define SHMURING_ROLE_BLOCKED 20
-#define SHMURING_ROLE_JOINED 21
-#define SHMURING_ROLE_SENT_AGAIN 22
-#define SHMURING_ROLE_LSN_TIMEOUTS 23
-#define SHMURING_ROLE_CACHE_HITS 24
-#define SHMURING_ROLE_PREFETCH_HITS 25
-#define SHMURING_ROLE_CACHE_MISSES 26
-#define SHMURING_ROLE_COMPARED 27
-#define SHMURING_ROLE_DIFFERED 28
-
-/* ---------------------------------------------------------------------------------------------- The layout */
+int shmuring_region_init(void *base, size_t len, const struct shmuring_region_options *options, const char *lock_path,
+			 struct shmuring_region **out, struct shmuring_error *err);
 
 /*
- * What lies in a region, for tools and debuggers, and for whoever reads a core. A word that several processes reach is
- * to be loaded and stored atomically (__atomic_load_n and its like): C++ has no _Atomic, so the types here cannot say
- * it. Programs use the functions; nothing here needs to be written by hand.
+ * Attaches a region that shmuring_region_init made, wherever this process has it mapped; `lock_path` leads to the very
+ * file that it was made with (SHMURING_ERR_WRONG_LOCK_FILE). The memory stays mapped until the handle is detached.
+ *
+ * Returns 0, or why it was refused: SHMURING_ERR_WRONG_MAGIC if it is not (yet) a region, and SHMURING_ERR_* down to
+ * SHMURING_ERR_BAD_MEMORY. `err` may be NULL. [slow]
  */
-#define SHMURING_ALIGNED_(n) __attribute__((__aligned__(n)))
-/* Without gaps, and aligned to 4 so that request and result fit the slot's first line. */
-#define SHMURING_PACKED4_ __attribute__((__packed__, __aligned__(4)))
+int shmuring_region_attach_memory(void *base, size_t len, const char *lock_path, struct shmuring_region **out,
+				  struct shmuring_error *err);
 
-/* What the creator fixed: written before the magic, never after. */
-struct shmuring_config {
-	uint32_t abi_version;
-	uint32_t slots;
-	uint64_t layout_hash;
-	uint64_t features;
-	uint64_t total_len;
-	uint64_t region_id[2];
-	uint32_t capacity;       /* cells of the submission ring, a power of two */
-	uint32_t bounce_per_slot;
-	uint32_t block_size;
-	uint32_t time_namespace; /* inode of the creator's; 0: not known */
-	uint64_t offsets[6];     /* role stats, pending bitmap, owner stats, slots, cells, bounce buffers */
-	uint64_t lock_file;      /* identity of the lock file beside adopted memory; 0: the region's own file */
-};
+/*
+ * Attaches the region in the file `path`, and makes it first if there is none: of several who call at once, one makes
+ * it.
+ *
+ * Returns 1 if this call made it, 0 if it was there; SHMURING_ERR_EXISTS if it is there with other sizes; -ENOSPC if
+ * the file system is full; else as shmuring_region_attach_memory. `err` may be NULL. [slow]
+ */
+int shmuring_region_create(const char *path, const struct shmuring_region_options *options,
+			   struct shmuring_region **out, struct shmuring_error *err);
 
-/* One number alone on a pair of cache lines. */
-struct SHMURING_ALIGNED_(128) shmuring_alone64 {
-	uint64_t value;
-};
+/*
+ * Makes a region in a memfd, and attaches it. It lives as long as a descriptor or a mapping of it does: hand the
+ * descriptor (shmuring_region_fd) to the processes that shall attach. Returns 0 or an errno. `err` may be NULL. [slow]
+ */
+int shmuring_region_create_memfd(const struct shmuring_region_options *options, struct shmuring_region **out,
+				 struct shmuring_error *err);
 
-struct SHMURING_ALIGNED_(128) shmuring_alone32 {
-	uint32_t value;
-};
+/* Attaches the region in the file `path`. Returns as shmuring_region_attach_memory, or what opening said. [slow] */
+int shmuring_region_attach(const char *path, struct shmuring_region **out, struct shmuring_error *err);
 
-/* Who serves. */
-struct SHMURING_ALIGNED_(128) shmuring_role {
-	uint32_t epoch;     /* number of the present term */
-	uint32_t pid;       /* for messages only */
-	uint64_t claim_seq; /* last claim number given to a mutation */
-	uint64_t since;     /* CLOCK_MONOTONIC, ns */
-	uint64_t reserved;
-};
+/* Attaches the region behind a descriptor, which is opened once more and stays the caller's. As above. [slow] */
+int shmuring_region_attach_fd(int fd, struct shmuring_region **out, struct shmuring_error *err);
 
-/* Which server is served. */
-struct SHMURING_ALIGNED_(128) shmuring_life {
-	uint32_t life;
-	uint32_t pid; /* for messages only */
-	uint64_t system_identifier;
-};
+/* Maps the region in the file `path` for reading: for statistics alone, any other use is -EROFS. As above. [slow] */
+int shmuring_region_observe(const char *path, struct shmuring_region **out, struct shmuring_error *err);
 
-/* What every process agrees on about registered pools: stride << 32 | count. */
-struct SHMURING_ALIGNED_(128) shmuring_pool_check {
-	uint64_t stride_and_count[SHMURING_MAX_POOLS];
-};
+/* The library's descriptor of a named region or a memfd, closed on exec; -ENOENT for memory of the caller. [pure] */
+int shmuring_region_fd(const struct shmuring_region *region);
 
-/* The first page of a region. */
-struct SHMURING_ALIGNED_(128) shmuring_header {
-	uint64_t magic;
-	struct shmuring_config config;
-	struct shmuring_alone64 tail;     /* next ticket: backends */
-	struct shmuring_alone64 head;     /* next ticket to reap: the communicator */
-	struct shmuring_alone64 parked;   /* park number and flag: the communicator */
-	struct shmuring_alone32 sequence; /* the futex that the communicator sleeps on: backends */
-	struct shmuring_alone64 any;      /* raised after a bit of the pending bitmap */
-	struct shmuring_role role;
-	struct shmuring_life life;
-	struct shmuring_pool_check pools;
-};
+/*
+ * Tells the sizes of a region, which life it serves and whether a communicator lives, in *info. Returns 0. Neither
+ * blocks nor allocates; one system call; any thread.
+ */
+int shmuring_region_info(const struct shmuring_region *region, struct shmuring_region_info *info);
 
-/* Counters of the communicator's role. */
-struct SHMURING_ALIGNED_(128) shmuring_role_stats {
-	uint64_t counters[32];
-	uint64_t service[3][SHMURING_BUCKETS]; /* claim to completion of deferred requests, by class */
-	uint64_t blocked[SHMURING_BUCKETS]; /* time that requests waited for conflicting ones */
-};
+/*
+ * Registers pool `pool` (1 to 15) of this process: `count` blocks, `stride` bytes apart, the first at `base`; each
+ * process does so for itself, before it attaches backends. The memory stays mapped until the region is detached, and a
+ * block that a request names is not touched from submit to finish or cancel.
+ *
+ * Returns 0; SHMURING_ERR_BAD_POOL if the number is taken, the sizes make no sense, or another process registered it
+ * otherwise; SHMURING_ERR_IN_USE while backends are attached. `err` may be NULL. No other thread uses the handle
+ * meanwhile. Neither blocks nor allocates.
+ */
+int shmuring_region_register_pool(struct shmuring_region *region, uint16_t pool, void *base, size_t stride,
+				  uint32_t count, struct shmuring_error *err);
 
-/* Counters of a slot owner, at the place of its first slot. */
-struct SHMURING_ALIGNED_(128) shmuring_owner_stats {
-	uint64_t counters[8];
-	uint64_t latency[SHMURING_BUCKETS]; /* sampled, submit to result */
-};
+/*
+ * Ends the handle. The region and its requests stay; a mapping of the library's is undone, memory of the caller is not
+ * touched. Returns 0; SHMURING_ERR_IN_USE while backends or servers that came by this handle are not freed. NULL is
+ * fine. Frees, and makes system calls; also in a forked child.
+ */
+int shmuring_region_detach(struct shmuring_region *region);
 
-/* The request bytes of a slot's first line. */
-struct SHMURING_PACKED4_ shmuring_raw_request {
-	uint64_t lsn;
-	uint32_t spc_oid;
-	uint32_t db_oid;
-	uint32_t rel_number;
-	uint32_t block;
-	uint32_t arg; /* buffer of a one-block request; blocks of a zero_extend */
-	uint8_t opcode;
-	uint8_t flags;
-	uint8_t fork;
-	uint8_t count;
-	uint16_t pool;
-	uint16_t reserved;
-};
+/* Removes the name of a region; who is attached stays so. Returns 0 or what unlink(2) said. [slow] */
+int shmuring_region_unlink(const char *path);
 
-/* The result bytes. */
-struct SHMURING_PACKED4_ shmuring_completion {
-	uint16_t error; /* 0, or a positive errno */
-	uint16_t attempts;
-	uint64_t value;
-	uint64_t lsn;
-};
+/* -------------------------------------------------------------------------------------------- Life of a server */
 
-/* Rare request bytes, valid by the request's flags. */
-struct shmuring_raw_extra {
-	uint64_t deadline; /* CLOCK_MONOTONIC, ns */
-	uint64_t request_lsn;
-};
+/*
+ * Begins a new life of the server with this system identifier: call it when the server starts, before any backend
+ * attaches, and keep the handle as long as the server lives. Requests of older lives are claimed no more.
+ *
+ * Returns the number of the life, above 0, modulo 2^31; SHMURING_ERR_LIFE_HELD while another server lives. `err` may be
+ * NULL. [slow]
+ */
+int shmuring_server_begin(struct shmuring_region *region, uint64_t system_identifier, struct shmuring_server **out,
+			  struct shmuring_error *err);
 
-/* Who owns the slot. */
-struct shmuring_control {
-	uint32_t life;
-	uint32_t owner_first;
-	uint32_t owner_count;
-	uint32_t owner_pid; /* for messages only */
-	struct shmuring_raw_extra extra;
-};
+/*
+ * Settles every slot of older lives; call it next, before redo or anything else makes a request. Reads, and mutations
+ * that nobody claimed, are withdrawn, claimed mutations are waited for.
+ *
+ * Returns how many there were. SHMURING_ERR_OWNER_ALIVE while a process of an older life still holds slots. After
+ * SHMURING_ERR_TIMED_OUT, _INTERRUPTED or _COMMUNICATOR_GONE log it and call again. Blocks as `wait` allows; allocates.
+ */
+int shmuring_server_settle(struct shmuring_server *server, const struct shmuring_wait *wait);
 
-/* Buffers and LSNs of a vectored request. */
-struct shmuring_raw_vector {
-	uint64_t lsns[SHMURING_MAX_BLOCKS];
-	uint32_t buffers[SHMURING_MAX_BLOCKS];
-};
+/* Ends the life and the handle, as the death of the process would. NULL is fine. Frees, and makes system calls. */
+int shmuring_server_end(struct shmuring_server *server);
 
-/* A request slot. */
-struct SHMURING_ALIGNED_(64) shmuring_slot {
-	uint64_t word;
-	struct shmuring_raw_request request;
-	struct shmuring_completion result;
-	struct shmuring_control control;
-	uint64_t claim_seq;
-	uint64_t claimed_at;
-	uint64_t waiting_since;
-	uint64_t orphan;
-	struct shmuring_raw_vector vector;
-};
+/* -------------------------------------------------------------------------------------------------- Backends */
 
-/* A cell of the submission ring: lap << 24 | slot. */
-struct SHMURING_ALIGNED_(64) shmuring_cell {
-	uint64_t value;
-};
+/*
+ * Attaches to slots `first` to `first + count - 1`: which backend has which is the embedder's to say. The region handle
+ * outlives the backend. Then call shmuring_next_leftover until it returns 0.
+ *
+ * Returns the number of slots that can be used at once; SHMURING_ERR_BAD_SLOT for a range outside the region;
+ * SHMURING_ERR_OWNER_ALIVE while another living process holds one of them; -ENOMEM. `err` may be NULL. [slow]: some 150
+ * bytes a slot are allocated here, and none later.
+ */
+int shmuring_backend_attach(struct shmuring_region *region, uint32_t first, uint32_t count,
+			    struct shmuring_backend **out, struct shmuring_error *err);
 
-/* C99 has no _Static_assert: there, an array of -1 ints is the error. */
-#if defined(__cplusplus)
-#define SHMURING_ASSERT_(condition, text) static_assert(condition, text)
-#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
-#define SHMURING_ASSERT_(condition, text) _Static_assert(condition, text)
-#else
-#define SHMURING_ASSERT_(condition, text) extern int shmuring_assert_[(condition) ? 1 : -1]
-#endif
-#define SHMURING_SIZE_(type, bytes) SHMURING_ASSERT_(sizeof(struct type) == (bytes), "size of " #type)
-#define SHMURING_AT_(type, field, bytes) \
-	SHMURING_ASSERT_(offsetof(struct type, field) == (bytes), "offset of " #type "." #field)
+/* As above, to `count` slots that nobody holds, searched from the end of the region: for tools. [slow] */
+int shmuring_backend_attach_any(struct shmuring_region *region, uint32_t count, struct shmuring_backend **out,
+				struct shmuring_error *err);
 
-SHMURING_SIZE_(shmuring_config, 120);
-SHMURING_AT_(shmuring_config, abi_version, 0);
-SHMURING_AT_(shmuring_config, slots, 4);
-SHMURING_AT_(shmuring_config, layout_hash, 8);
-SHMURING_AT_(shmuring_config, features, 16);
-SHMURING_AT_(shmuring_config, total_len, 24);
-SHMURING_AT_(shmuring_config, region_id, 32);
-SHMURING_AT_(shmuring_config, capacity, 48);
-SHMURING_AT_(shmuring_config, bounce_per_slot, 52);
-SHMURING_AT_(shmuring_config, block_size, 56);
-SHMURING_AT_(shmuring_config, time_namespace, 60);
-SHMURING_AT_(shmuring_config, offsets, 64);
-SHMURING_AT_(shmuring_config, lock_file, 112);
+/* Slots of the range that could be filled now: that no request, and no unfinished cancel, holds. [fast] */
+int shmuring_backend_usable(struct shmuring_backend *b);
 
-SHMURING_SIZE_(shmuring_alone64, 128);
-SHMURING_AT_(shmuring_alone64, value, 0);
+/*
+ * Settles the next request that an earlier owner of the range left unfinished, and tells of it in *out. Reads are given
+ * up at once; mutations that must not be lost are waited for.
+ *
+ * Returns 1 with a leftover in *out, 0 when there are no more. After SHMURING_ERR_TIMED_OUT, _INTERRUPTED or
+ * _COMMUNICATOR_GONE call it again. [waits]
+ */
+int shmuring_next_leftover(struct shmuring_backend *b, const struct shmuring_wait *wait, struct shmuring_leftover *out);
 
-SHMURING_SIZE_(shmuring_alone32, 128);
-SHMURING_AT_(shmuring_alone32, value, 0);
+/*
+ * Settles what this handle has in flight and gives its slots up; then free the handle. Before a clean exit.
+ *
+ * Returns how many requests were settled. After SHMURING_ERR_TIMED_OUT, _INTERRUPTED or _COMMUNICATOR_GONE nothing is
+ * given up: call it again, or leave the rest to the next owner. [waits]; frees.
+ */
+int shmuring_backend_detach(struct shmuring_backend *b, const struct shmuring_wait *wait);
 
-SHMURING_SIZE_(shmuring_role, 128);
-SHMURING_AT_(shmuring_role, epoch, 0);
-SHMURING_AT_(shmuring_role, pid, 4);
-SHMURING_AT_(shmuring_role, claim_seq, 8);
-SHMURING_AT_(shmuring_role, since, 16);
-SHMURING_AT_(shmuring_role, reserved, 24);
+/*
+ * Frees the handle, also one that was not detached: that gives the slots up as the death of the process would, and is
+ * what a forked child does with what it inherited. Returns 0. NULL is fine. Frees, and makes system calls.
+ */
+int shmuring_backend_free(struct shmuring_backend *b);
 
-SHMURING_SIZE_(shmuring_life, 128);
-SHMURING_AT_(shmuring_life, life, 0);
-SHMURING_AT_(shmuring_life, pid, 4);
-SHMURING_AT_(shmuring_life, system_identifier, 8);
+/* ---------------------------------------------------------------------------------------------------- Requests */
 
-SHMURING_SIZE_(shmuring_pool_check, 128);
-SHMURING_AT_(shmuring_pool_check, stride_and_count, 0);
+/* Now, plus so many ms: for shmuring_wait.until and deadlines. Any thread; CLOCK_MONOTONIC is read without a call. */
+uint64_t shmuring_deadline_ms(uint64_t ms);
 
-SHMURING_SIZE_(shmuring_header, 1152);
-SHMURING_AT_(shmuring_header, magic, 0);
-SHMURING_AT_(shmuring_header, config, 8);
-SHMURING_AT_(shmuring_header, tail, 128);
-SHMURING_AT_(shmuring_header, head, 256);
-SHMURING_AT_(shmuring_header, parked, 384);
-SHMURING_AT_(shmuring_header, sequence, 512);
-SHMURING_AT_(shmuring_header, any, 640);
-SHMURING_AT_(shmuring_header, role, 768);
-SHMURING_AT_(shmuring_header, life, 896);
-SHMURING_AT_(shmuring_header, pools, 1024);
+/*
+ * A slot of the range that can be filled; the one finished last. It is not reserved: fill it next.
+ *
+ * Returns its number; SHMURING_ERR_NO_FREE_SLOT if there is none: finish a request, or shmuring_wait_free. [fast]
+ */
+int shmuring_free_slot(struct shmuring_backend *b);
 
-SHMURING_SIZE_(shmuring_role_stats, 1024);
-SHMURING_AT_(shmuring_role_stats, counters, 0);
-SHMURING_AT_(shmuring_role_stats, service, 256);
-SHMURING_AT_(shmuring_role_stats, blocked, 832);
+/* As shmuring_free_slot, but waits for a cancelled or forgotten slot to come back if there is none but such. [waits] */
+int shmuring_wait_free(struct shmuring_backend *b, const struct shmuring_wait *wait);
 
-SHMURING_SIZE_(shmuring_owner_stats, 256);
-SHMURING_AT_(shmuring_owner_stats, counters, 0);
-SHMURING_AT_(shmuring_owner_stats, latency, 64);
+/*
+ * Writes a request into `slot`, and picks its bounce buffers. Images are copied now; `block_lsns` and `buffers` too.
+ *
+ * Returns a reference; submit it next (or cancel it). SHMURING_ERR_BAD_SLOT, _SLOT_BUSY, _NO_FREE_BUFFER (finish or
+ * cancel a request first), _BAD_POOL, _BAD_BUFFER, _BAD_COUNT, _BAD_OPCODE, _BAD_REQUEST. [fast]
+ */
+shmuring_ref shmuring_fill(struct shmuring_backend *b, uint32_t slot, const struct shmuring_request *request);
 
-SHMURING_SIZE_(shmuring_raw_request, 36);
-SHMURING_AT_(shmuring_raw_request, lsn, 0);
-SHMURING_AT_(shmuring_raw_request, spc_oid, 8);
-SHMURING_AT_(shmuring_raw_request, db_oid, 12);
-SHMURING_AT_(shmuring_raw_request, rel_number, 16);
-SHMURING_AT_(shmuring_raw_request, block, 20);
-SHMURING_AT_(shmuring_raw_request, arg, 24);
-SHMURING_AT_(shmuring_raw_request, opcode, 28);
-SHMURING_AT_(shmuring_raw_request, flags, 29);
-SHMURING_AT_(shmuring_raw_request, fork, 30);
-SHMURING_AT_(shmuring_raw_request, count, 31);
-SHMURING_AT_(shmuring_raw_request, pool, 32);
-SHMURING_AT_(shmuring_raw_request, reserved, 34);
+/*
+ * The same for the commonest request, in a third of the time: one block into a bounce buffer, of class demand, not
+ * modified since `lsn`. As shmuring_prep_get_page and shmuring_fill. [fast]
+ */
+shmuring_ref shmuring_fill_get_page(struct shmuring_backend *b, uint32_t slot, struct shmuring_rel rel, uint32_t block,
+				    uint64_t lsn);
 
-SHMURING_SIZE_(shmuring_completion, 20);
-SHMURING_AT_(shmuring_completion, error, 0);
-SHMURING_AT_(shmuring_completion, attempts, 2);
-SHMURING_AT_(shmuring_completion, value, 4);
-SHMURING_AT_(shmuring_completion, lsn, 12);
+/*
+ * Hands a filled slot to the communicator. It cannot fail for want of room, and makes a system call only if the
+ * communicator sleeps.
+ *
+ * Returns 0; SHMURING_ERR_NOT_FILLING or _STALE if there is nothing to submit. Next: wait, or poll. [fast]
+ */
+int shmuring_submit(struct shmuring_backend *b, shmuring_ref ref);
 
-SHMURING_SIZE_(shmuring_raw_extra, 16);
-SHMURING_AT_(shmuring_raw_extra, deadline, 0);
-SHMURING_AT_(shmuring_raw_extra, request_lsn, 8);
+/*
+ * A free slot, fill and submit in one, where an error leaves no trace. Returns as they do. [fast]
+ */
+shmuring_ref shmuring_start(struct shmuring_backend *b, const struct shmuring_request *request);
 
-SHMURING_SIZE_(shmuring_control, 32);
-SHMURING_AT_(shmuring_control, life, 0);
-SHMURING_AT_(shmuring_control, owner_first, 4);
-SHMURING_AT_(shmuring_control, owner_count, 8);
-SHMURING_AT_(shmuring_control, owner_pid, 12);
-SHMURING_AT_(shmuring_control, extra, 16);
+/* The same for the request of shmuring_fill_get_page: the shortest way to a page. [fast] */
+shmuring_ref shmuring_start_get_page(struct shmuring_backend *b, struct shmuring_rel rel, uint32_t block, uint64_t lsn);
 
-SHMURING_SIZE_(shmuring_raw_vector, 384);
-SHMURING_AT_(shmuring_raw_vector, lsns, 0);
-SHMURING_AT_(shmuring_raw_vector, buffers, 256);
+/*
+ * As shmuring_submit for `n` references, with one wake-up for all. Returns 0; if one of them cannot be submitted, or is
+ * named twice, none is. [fast]
+ */
+int shmuring_submit_many(struct shmuring_backend *b, const shmuring_ref *refs, size_t n);
 
-SHMURING_SIZE_(shmuring_slot, 512);
-SHMURING_AT_(shmuring_slot, word, 0);
-SHMURING_AT_(shmuring_slot, request, 8);
-SHMURING_AT_(shmuring_slot, result, 44);
-SHMURING_AT_(shmuring_slot, control, 64);
-SHMURING_AT_(shmuring_slot, claim_seq, 96);
-SHMURING_AT_(shmuring_slot, claimed_at, 104);
-SHMURING_AT_(shmuring_slot, waiting_since, 112);
-SHMURING_AT_(shmuring_slot, orphan, 120);
-SHMURING_AT_(shmuring_slot, vector, 128);
+/*
+ * Waits until the request is complete.
+ *
+ * Returns 0: finish it. SHMURING_ERR_TIMED_OUT, _COMMUNICATOR_GONE (as that, and nobody serves), _INTERRUPTED (a
+ * signal, or the interrupt word): the request stands, wait again or cancel it. SHMURING_ERR_STALE; _NOT_COMPLETED if it
+ * was not submitted. [waits]
+ */
+int shmuring_wait(struct shmuring_backend *b, shmuring_ref ref, const struct shmuring_wait *wait);
 
-SHMURING_SIZE_(shmuring_cell, 64);
-SHMURING_AT_(shmuring_cell, value, 0);
+/*
+ * Waits until one of `n` requests is complete, at most SHMURING_MAX_WAIT_ANY. Returns the index of one that is; errors
+ * as shmuring_wait, SHMURING_ERR_BAD_COUNT for none, SHMURING_ERR_TOO_MANY. [waits]
+ */
+int shmuring_wait_any(struct shmuring_backend *b, const shmuring_ref *refs, size_t n, const struct shmuring_wait *wait);
 
-#undef SHMURING_AT_
-#undef SHMURING_SIZE_
-#undef SHMURING_ASSERT_
-#undef SHMURING_PACKED4_
-#undef SHMURING_ALIGNED_
+/* Copies the result of a complete request to *out, and leaves it as it is. 0; _NOT_COMPLETED; _STALE. [fast] */
+int shmuring_result(struct shmuring_backend *b, shmuring_ref ref, struct shmuring_completion *out);
+
+/*
+ * Address of page `i` of a complete read that went to bounce buffers, stored in *page: one block, readable until the
+ * request is finished. Returns 0; SHMURING_ERR_BAD_BUFFER if it has no such page; _NOT_COMPLETED; _STALE. [fast]
+ */
+int shmuring_page(struct shmuring_backend *b, shmuring_ref ref, uint32_t i, const void **page);
+
+/*
+ * Takes the result of a complete request, into *out unless that is NULL, and gives the slot back: the reference is
+ * stale, its pages are gone.
+ *
+ * Returns 0, whatever the result: what went wrong, if anything, is the errno in out->error. _NOT_COMPLETED: wait;
+ * _STALE. [fast]
+ */
+int shmuring_finish(struct shmuring_backend *b, shmuring_ref ref, struct shmuring_completion *out);
+
+/*
+ * Gives a request up. With bounce buffers it does not wait; with a registered pool it waits, as `wait` allows, until no
+ * byte of the buffers can be written any more.
+ *
+ * Returns SHMURING_CANCEL_*: the reference is stale; the slot comes back when the communicator says so. SHMURING_ERR_
+ * ALREADY_COMPLETED: finish it. _IN_PROGRESS: a claimed mutation runs to its end, wait for it. _TIMED_OUT,
+ * _INTERRUPTED: buffers may still be written, the request stands. _STALE. [waits]
+ */
+int shmuring_cancel(struct shmuring_backend *b, shmuring_ref ref, const struct shmuring_wait *wait);
+
+/*
+ * Gives up the answer of a submitted request that cannot be cancelled: it runs to its end, and a later
+ * shmuring_free_slot or shmuring_wait_free takes its slot back. The reference stays good until then.
+ *
+ * Returns 0; SHMURING_ERR_NOT_FILLING for what was not submitted, _STALE for what is over. [fast]
+ */
+int shmuring_forget(struct shmuring_backend *b, shmuring_ref ref);
+
+/*
+ * One request from free_slot to finish. The pages of a read are copied to `to`, as many whole blocks as `len` holds; it
+ * may be NULL with `len` 0.
+ *
+ * Returns as the calls that it is made of; the result is in *out. If the wait fails, a read is cancelled; a mutation
+ * that cannot be is forgotten: whether it is done is not known. [waits]
+ */
+int shmuring_call(struct shmuring_backend *b, const struct shmuring_request *request, const struct shmuring_wait *wait,
+		  void *to, size_t len, struct shmuring_completion *out);
+
+/* -------------------------------------------------------------------------------------------------- Statistics */
+
+/*
+ * Counters of whoever owns, or owned, the range that begins at slot `first`; of the communicators. Copied to *out one
+ * by one. Returns 0; SHMURING_ERR_BAD_SLOT. [fast], but for any thread.
+ */
+int shmuring_owner_statistics(const struct shmuring_region *region, uint32_t first, struct shmuring_owner_stats *out);
+int shmuring_role_statistics(const struct shmuring_region *region, struct shmuring_role_stats *out);
 
 #ifdef __cplusplus
 }
 #endif
+
+#include "shmuring/inline.h"
 
 #endif /* SHMURING_H */

@@ -1,8 +1,8 @@
-//! The layout that `shmuring.h` repeats: every structure, every field, its offset, checked by this compiler here and by
+//! The layout that the C headers repeat: every structure, every field, its offset, checked by this compiler here and by
 //! the C compiler there.
 //!
 //! A field that is added, removed or moved in the library stops this file from compiling; the test `header` demands
-//! that the C header says the same as [`LAYOUT`].
+//! that the C headers say the same as [`LAYOUT`] and [`CALLS`].
 
 use core::mem::{offset_of, size_of};
 
@@ -11,12 +11,16 @@ use shmuring::layout::{
 };
 use shmuring::request::{Completion, RawExtra, RawRequest, RawVector};
 
+use crate::api::{ApiError, ApiInfo, ApiLeftover, ApiOptions, ApiRel, ApiRequest, ApiWait};
+use crate::backend::ApiHead;
+
 /// A structure: its name in C, its bytes, and its fields' names in C and offsets.
 pub type Layout = (&'static str, usize, &'static [(&'static str, usize)]);
 
 /// States the layout of structures: `RustName = c_name: bytes { rust_field = c_field @ offset, ... }`.
 macro_rules! layouts {
-    ($($t:ident = $c:ident: $size:literal { $($field:tt = $cfield:ident @ $at:literal),* $(,)? })*) => {
+    ($(#[$doc:meta])* $all:ident:
+        $($t:ident = $c:ident: $size:literal { $($field:tt = $cfield:ident @ $at:literal),* $(,)? })*) => {
         $(
             const _: () = {
                 assert!(size_of::<$t>() == $size);
@@ -27,14 +31,19 @@ macro_rules! layouts {
                 let $t { $($field: _),* } = all;
             };
         )*
-        /// Every structure that lies in a region.
-        pub const LAYOUT: &[Layout] = &[
+        $(#[$doc])*
+        pub const $all: &[Layout] = &[
             $((stringify!($c), $size, &[$((stringify!($cfield), $at)),*])),*
         ];
     };
 }
 
+#[cfg(feature = "communicator")]
+pub(crate) use layouts;
+
 layouts! {
+    /// Every structure that lies in a region.
+    LAYOUT:
     Config = shmuring_config: 120 {
         abi_version = abi_version @ 0, slots = slots @ 4, layout_hash = layout_hash @ 8, features = features @ 16,
         total_len = total_len @ 24, region_id = region_id @ 32, capacity = capacity @ 48,
@@ -74,4 +83,34 @@ layouts! {
         orphan = orphan @ 120, vector = vector @ 128,
     }
     Cell = shmuring_cell: 64 { 0 = value @ 0 }
+}
+
+layouts! {
+    /// Every structure that a call takes or gives.
+    CALLS:
+    ApiError = shmuring_error: 256 { code = code @ 0, text = text @ 4 }
+    ApiOptions = shmuring_region_options: 32 {
+        slots = slots @ 0, bounce_per_slot = bounce_per_slot @ 4, block_size = block_size @ 8, reserved = reserved @ 12,
+    }
+    ApiInfo = shmuring_region_info: 80 {
+        slots = slots @ 0, bounce_per_slot = bounce_per_slot @ 4, block_size = block_size @ 8, life = life @ 12,
+        bytes = bytes @ 16, id = id @ 24, features = features @ 40, epoch = epoch @ 48,
+        communicator = communicator @ 52, is_read_only = is_read_only @ 56, reserved = reserved @ 60,
+    }
+    ApiRel = shmuring_rel: 16 {
+        spc_oid = spc_oid @ 0, db_oid = db_oid @ 4, rel_number = rel_number @ 8, fork = fork @ 12,
+        reserved = reserved @ 13,
+    }
+    ApiRequest = shmuring_request: 96 {
+        lsn = lsn @ 0, spc_oid = spc_oid @ 8, db_oid = db_oid @ 12, rel_number = rel_number @ 16, block = block @ 20,
+        arg = arg @ 24, opcode = opcode @ 28, flags = flags @ 29, fork = fork @ 30, count = count @ 31,
+        pool = pool @ 32, reserved = reserved @ 34, reserved2 = reserved2 @ 36, deadline = deadline @ 40,
+        request_lsn = request_lsn @ 48, block_lsns = block_lsns @ 56, buffers = buffers @ 64, image = image @ 72,
+        reserved3 = reserved3 @ 80,
+    }
+    ApiWait = shmuring_wait: 24 { until = until @ 0, interrupt = interrupt @ 8, reserved = reserved @ 16 }
+    ApiHead = shmuring_backend_head: 24 { limit = limit @ 0, slots = slots @ 8, first = first @ 16, count = count @ 20 }
+    ApiLeftover = shmuring_leftover: 68 {
+        slot = slot @ 0, generation = generation @ 4, request = request @ 8, fate = fate @ 44, result = result @ 48,
+    }
 }

@@ -4,15 +4,42 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// Runs `f`; should it panic, which is a bug of this library, the caller gets `panicked` and nothing unwinds into C.
 ///
-/// Calls that return an int pass `-libc::ENOTRECOVERABLE`.
+/// Calls that give an answer pass `Err(Fault::Bug)`.
 pub(crate) fn guard<T>(panicked: T, f: impl FnOnce() -> T) -> T {
-    // What the closure borrows may be half changed after a panic: ENOTRECOVERABLE tells the caller so.
+    let f = || {
+        #[cfg(feature = "inject-panic")]
+        inject::panic_if_asked();
+        f()
+    };
+    // What the closure borrows may be half changed after a panic: ENOTRECOVERABLE tells the caller so, and handles are
+    // marked.
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => value,
         Err(payload) => {
             // Dropping a payload may panic once more.
             core::mem::forget(payload);
             panicked
+        }
+    }
+}
+
+/// A panic on demand, for the test of what becomes of one. In no build but that test's.
+#[cfg(feature = "inject-panic")]
+mod inject {
+    use core::sync::atomic::{AtomicBool, Ordering};
+
+    static ASKED: AtomicBool = AtomicBool::new(false);
+
+    /// The next call that is guarded panics.
+    #[no_mangle]
+    pub extern "C" fn shmuring_test_panic() {
+        ASKED.store(true, Ordering::Relaxed);
+    }
+
+    #[allow(clippy::panic)]
+    pub(super) fn panic_if_asked() {
+        if ASKED.swap(false, Ordering::Relaxed) {
+            panic!("asked for");
         }
     }
 }

@@ -1,17 +1,32 @@
 //! The C interface of shmuring: `ffi/include/shmuring.h` is its manual, this crate what is behind it.
 //!
 //! # Files
-//! `guard` the one place where a panic is caught; `abi` the layout that the header repeats, checked by the compiler;
-//! `strerror` texts; `info` versions and sizes.
+//! In the order in which a caller meets them: `info` versions; `region` regions and what they tell; `server` the life
+//! of a server; `backend` the handle and its refusals; `fill` from a free slot to the result, the hot functions;
+//! `wait` what waits; `inline` the functions that the header compiles into its callers; `host` the communicator's side.
+//! Below them: `api` the structures that calls take and give; `abi` the layout that the headers repeat, checked by the
+//! compiler; `fault` why a call was refused; `strerror` texts; `guard` the one place where a panic is caught; `memory`
+//! and `thread`.
 //!
 //! Runs in backends and in whatever else links the C library: no function here unwinds into C, and none allocates
 //! unless the header says so.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod abi;
+pub mod api;
+pub mod backend;
+mod fault;
+pub mod fill;
 mod guard;
-mod info;
+#[cfg(feature = "communicator")]
+pub mod host;
+pub mod info;
+pub mod inline;
+mod memory;
+pub mod region;
+pub mod server;
 mod strerror;
+mod thread;
+pub mod wait;
 
-pub use info::{shmuring_abi_version, shmuring_region_size, shmuring_version};
 pub use strerror::shmuring_strerror;

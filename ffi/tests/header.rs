@@ -10,9 +10,8 @@ use shmuring::request::{flags, Class, Opcode, MAX_BLOCKS, MISSING};
 use shmuring::slot::{State, Word};
 use shmuring::stats::{OwnerCounter, RoleCounter};
 use shmuring::{buffers, layout};
-use support::{build, header, include, manifest, run, Language, Scratch};
-
-const LANGUAGES: [Language; 3] = [Language::C99, Language::C11, Language::Cpp17];
+use shmuring_ffi::{abi, api};
+use support::{build, compilers, header, include, manifest, run, Language, Scratch, HEADERS, LANGUAGES, POSTGRES};
 
 /// Every error but `Os`, with its name.
 fn errors() -> Vec<(&'static str, Error)> {
@@ -88,6 +87,20 @@ fn expected() -> BTreeMap<String, u64> {
     };
     all.extend(counters("OWNER", &OwnerCounter::NAMES));
     all.extend(counters("ROLE", &RoleCounter::NAMES));
+    let own = [
+        ("MAX_WAIT_ANY", api::MAX_WAIT_ANY as u64),
+        ("CANCEL_WITHDRAWN", api::cancel::WITHDRAWN as u64),
+        ("CANCEL_ABANDONED", api::cancel::ABANDONED as u64),
+        ("FATE_WITHDRAWN", api::fate::WITHDRAWN.into()),
+        ("FATE_ABANDONED", api::fate::ABANDONED.into()),
+        ("FATE_COMPLETED", api::fate::COMPLETED.into()),
+        ("FATE_OWNER_DEAD", api::fate::OWNER_DEAD.into()),
+        ("ERR_WRONG_THREAD", neg(api::errno::WRONG_THREAD)),
+        ("ERR_DETACHED", neg(api::errno::DETACHED)),
+        ("ERR_IN_USE", neg(api::errno::IN_USE)),
+        ("ERR_BUG", neg(api::errno::BUG)),
+    ];
+    all.extend(own.map(|(name, value)| (format!("SHMURING_{name}"), value)));
     all.extend(errors().into_iter().map(|(name, e)| (format!("SHMURING_ERR_{}", screaming(name)), neg(e.errno()))));
     all
 }
@@ -100,14 +113,23 @@ fn neg(errno: i32) -> u64 {
 fn macros() -> Vec<String> {
     let header = header();
     let names = header.lines().filter_map(|l| l.strip_prefix("#define ")?.split_whitespace().next());
-    names.filter(|n| !n.contains('(') && !n.ends_with('_') && *n != "SHMURING_H").map(str::to_owned).collect()
+    let is_number = |n: &&str| !n.contains('(') && !n.ends_with('_') && !n.ends_with("_H");
+    names.filter(is_number).map(str::to_owned).collect()
 }
 
 #[test]
-fn the_header_compiles_alone_in_every_language_without_a_warning() {
-    for language in LANGUAGES {
-        let Some(mut compiler) = language.compiler() else { continue };
-        run(compiler.args(["-fsyntax-only", "-include"]).arg(include().join("shmuring.h")).arg("/dev/null"));
+fn each_file_of_the_header_compiles_alone_in_every_language_without_a_warning() {
+    for compiler in compilers() {
+        for language in LANGUAGES {
+            for name in HEADERS {
+                let Some(mut command) = language.compiler_of(&compiler) else { continue };
+                if language != Language::Cpp17 {
+                    command.args(POSTGRES);
+                }
+                command.arg(format!("-std={}", language.strict()));
+                run(command.args(["-fsyntax-only", "-include"]).arg(include().join(name)).arg("/dev/null"));
+            }
+        }
     }
 }
 
@@ -115,14 +137,18 @@ fn the_header_compiles_alone_in_every_language_without_a_warning() {
 fn a_structure_that_drifts_does_not_compile_in_any_language() {
     let scratch = Scratch::new("drift");
     let field = "\tuint32_t owner_first;\n";
-    let drifted = header().replacen(field, "\tuint64_t owner_first;\n", 1);
-    assert_ne!(drifted, header());
+    let read = |name| std::fs::read_to_string(include().join(name)).unwrap();
+    let drifted = read("shmuring/layout.h").replacen(field, "\tuint64_t owner_first;\n", 1);
+    assert_ne!(drifted, read("shmuring/layout.h"));
     let path = scratch.0.join("drifted.h");
     std::fs::write(&path, drifted).unwrap();
+    std::fs::write(scratch.0.join("types.h"), read("shmuring/types.h")).unwrap();
     for language in LANGUAGES {
         let Some(mut compiler) = language.compiler() else { continue };
         let out = compiler.args(["-fsyntax-only", "-include"]).arg(&path).arg("/dev/null").output().unwrap();
-        assert!(!out.status.success(), "{language:?}");
+        let said = String::from_utf8_lossy(&out.stderr);
+        let why = if language == Language::C99 { "shmuring_assert_" } else { "offset of shmuring_control.owner_count" };
+        assert!(!out.status.success() && said.contains(why), "{language:?}: {said}");
     }
 }
 
@@ -165,10 +191,13 @@ fn every_offset_that_the_header_asserts_is_the_library_s_and_none_is_missing() {
             of.2.push((at[1].clone(), at[2].parse().unwrap()));
         }
     }
-    let own = |(name, size, fields): &shmuring_ffi::abi::Layout| {
+    let own = |(name, size, fields): &abi::Layout| {
         (name.to_string(), *size, fields.iter().map(|(f, at)| (f.to_string(), *at)).collect::<Vec<_>>())
     };
-    assert_eq!(said, shmuring_ffi::abi::LAYOUT.iter().map(own).collect::<Vec<_>>());
+    let mut all: Vec<Said> = abi::LAYOUT.iter().chain(abi::CALLS).map(own).collect();
+    all.sort();
+    said.sort();
+    assert_eq!(said, all);
 }
 
 #[test]
@@ -195,6 +224,6 @@ fn a_c_program_linked_with_the_static_library_agrees_with_it() {
         command.args([slots, bounce, block].map(|n: u32| n.to_string()));
         let options = shmuring::region::Options { slots, bounce_per_slot: bounce, block_size: block };
         let bytes = shmuring::region::Region::size(&options).unwrap();
-        assert_eq!(run(&mut command), format!("{}\n0\n{bytes}\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(run(&mut command), format!("{bytes}\n"));
     }
 }

@@ -113,8 +113,10 @@ impl<'r> Backend<'r> {
         let range = first as usize..first as usize + count as usize;
         let slots = parts.slots.get(range).ok_or(Error::BadSlot)?;
         let stats = parts.owner_stats.get(first as usize).ok_or(Error::BadSlot)?;
+        // Does not wrap: a geometry has fewer than 2^32 blocks.
+        let bounce_base = first.wrapping_mul(parts.geometry.bounce_per_slot);
         let mut backend = Self {
-            bounce: Bounce::new(count, parts.geometry.bounce_per_slot)?,
+            bounce: Bounce::new(count, parts.geometry.bounce_per_slot, bounce_base)?,
             parts,
             liveness,
             lock,
@@ -122,12 +124,11 @@ impl<'r> Backend<'r> {
             slots,
             // Relaxed: a new life begins before its backends are started.
             life: parts.header.life.life.load(Ordering::Relaxed),
-            home: ForkGuard::new(),
+            home: ForkGuard::new(count.into()),
             producer: Producer::new(),
             bell: Bell::default(),
             spin: Spin::new(spin::cpus()),
-            // Does not wrap: a geometry has fewer than 2^32 blocks.
-            bounce_base: first.wrapping_mul(parts.geometry.bounce_per_slot),
+            bounce_base,
             named: filled(count as usize, 0)?,
             batch: 0,
             have_waitv: futex::have_waitv(),
@@ -166,10 +167,51 @@ impl<'r> Backend<'r> {
         self.stats.get(counter)
     }
 
+    /// State of a slot of the range; `BadRequest` for bytes that are none.
+    pub fn state(&self, slot: u32) -> Result<State> {
+        let (slot, _) = self.own(slot)?;
+        owner::look(slot).state().ok_or(Error::BadRequest)
+    }
+
+    /// The slots of the range: for the C interface, whose inline functions look at them.
+    #[must_use]
+    pub fn slots(&self) -> &'r [Slot] {
+        self.slots
+    }
+
+    /// Where the number of slots is, which is 0 in a forked child (and where the kernel cannot do that): readable as
+    /// long as the handle lives. For the same.
+    #[must_use]
+    pub fn limit(&self) -> *const u64 {
+        self.home.limit_at()
+    }
+
+    /// Bytes of a block of the region.
+    #[must_use]
+    pub fn block_size(&self) -> u32 {
+        self.parts.geometry.block_size
+    }
+
     /// A slot of the range and its number within it; `BadSlot` for others. Every call that names a slot comes through
     /// here, so a forked child is refused here (R17).
-    #[inline]
+    #[inline(always)]
     pub(super) fn own(&self, slot: u32) -> Result<(&'r Slot, usize)> {
+        match self.own_home(slot) {
+            Some(own) => Ok(own),
+            None => self.own_rarely(slot),
+        }
+    }
+
+    /// The same where the kernel tells a child: one compare for the range and the process.
+    #[inline(always)]
+    pub(super) fn own_home(&self, slot: u32) -> Option<(&'r Slot, usize)> {
+        let index = slot.wrapping_sub(self.first) as usize;
+        // SAFETY: the limit is the length of `slots`, or 0.
+        ((index as u64) < self.home.limit()).then(|| (unsafe { self.slots.get_unchecked(index) }, index))
+    }
+
+    #[cold]
+    fn own_rarely(&self, slot: u32) -> Result<(&'r Slot, usize)> {
         self.check_process()?;
         let index = slot.wrapping_sub(self.first) as usize;
         self.slots.get(index).map(|s| (s, index)).ok_or(Error::BadSlot)

@@ -3,31 +3,39 @@
 //!
 //! A slot keeps its blocks when its request is over, so that the next one finds them; they are taken back when others
 //! need them.
+#![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
 use crate::memory::filled;
 use crate::request::MAX_BLOCKS;
 
-/// What the handle knows of one slot.
+/// What [`Seat::ready`] holds when a request must be prepared first; the number of no block.
+const NONE: u32 = u32::MAX;
+
+/// What the hot path must know of one slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seat {
-    /// Bounce buffers that it holds.
-    count: u8,
-    /// Whether its last request uses them.
+    /// The block of the next one-block request: the only one that the slot holds, if the slot is introduced.
+    ready: u32,
+    /// Whether its last request uses the blocks that it holds.
     in_use: bool,
     /// Whether its control line names this handle.
-    pub(super) is_introduced: bool,
-    blocks: [u32; MAX_BLOCKS],
+    is_introduced: bool,
+    /// Blocks that it holds.
+    count: u8,
 }
 
 impl Seat {
-    /// The block for the next request of a slot that is introduced and Idle, without a change but of `in_use`: one that it
-    /// holds from before, or 0 for a request that needs none. `None`: it must be prepared first.
+    /// The block for the next request of a slot that is introduced and Idle, without a change but of `in_use`: the
+    /// number in its pool of one that it holds from before, or 0 for a request that needs none. `None`: it must be
+    /// prepared first.
     #[inline(always)]
     pub(super) fn reuse(&self, needs_block: bool) -> Option<u32> {
-        let is_ready = self.is_introduced && (!needs_block || self.count == 1);
-        let [block, ..] = self.blocks;
-        is_ready.then_some(if needs_block { block } else { 0 })
+        if needs_block {
+            (self.ready != NONE).then_some(self.ready)
+        } else {
+            self.is_introduced.then_some(0)
+        }
     }
 
     /// Notes that the slot is filled so.
@@ -37,23 +45,30 @@ impl Seat {
     }
 }
 
-/// Account of the bounce buffers of a range of slots; block numbers are relative to the range's first block.
+/// Account of the bounce buffers of a range of slots; but for [`Seat::ready`], block numbers are relative to the
+/// range's first block.
 #[derive(Debug)]
 pub(super) struct Bounce {
     taken: Box<[bool]>,
     seats: Box<[Seat]>,
+    /// The blocks of each slot, as many as its seat says.
+    blocks: Box<[[u32; MAX_BLOCKS]]>,
+    /// Number of the range's first block in its pool.
+    base: u32,
     per_slot: usize,
     free: usize,
 }
 
 impl Bounce {
     /// All free.
-    pub(super) fn new(slots: u32, per_slot: u32) -> Result<Self> {
+    pub(super) fn new(slots: u32, per_slot: u32, base: u32) -> Result<Self> {
         let blocks = slots as usize * per_slot as usize;
-        let none = Seat { count: 0, in_use: false, is_introduced: false, blocks: [0; MAX_BLOCKS] };
+        let none = Seat { ready: NONE, in_use: false, is_introduced: false, count: 0 };
         Ok(Self {
             taken: filled(blocks, false)?,
             seats: filled(slots as usize, none)?,
+            blocks: filled(slots as usize, [0; MAX_BLOCKS])?,
+            base,
             per_slot: per_slot as usize,
             free: blocks,
         })
@@ -61,8 +76,10 @@ impl Bounce {
 
     /// Takes `n` blocks for `slot`, its own first; they come back with [`Bounce::release`].
     pub(super) fn take(&mut self, slot: usize, n: usize) -> Result<()> {
-        let Some(held) = self.seats.get_mut(slot) else { return Err(Error::BadSlot) };
-        if n > self.free || n > MAX_BLOCKS || held.count != 0 {
+        let (Some(seat), Some(blocks)) = (self.seats.get_mut(slot), self.blocks.get_mut(slot)) else {
+            return Err(Error::BadSlot);
+        };
+        if n > self.free || n > MAX_BLOCKS || seat.count != 0 {
             return Err(Error::NoFreeBuffer);
         }
         let start = slot * self.per_slot;
@@ -72,7 +89,7 @@ impl Bounce {
             if got == n {
                 break;
             }
-            if let (Some(taken), Some(place)) = (self.taken.get_mut(at), held.blocks.get_mut(got)) {
+            if let (Some(taken), Some(place)) = (self.taken.get_mut(at), blocks.get_mut(got)) {
                 if !*taken {
                     *taken = true;
                     *place = at as u32;
@@ -81,45 +98,68 @@ impl Bounce {
             }
             at = if at + 1 < self.taken.len() { at + 1 } else { 0 };
         }
-        held.count = got as u8;
-        held.in_use = true;
+        seat.count = got as u8;
+        seat.in_use = true;
         self.free -= got;
+        self.make_ready(slot);
         Ok(())
     }
 
     /// Marks a block as `slot`'s because a request that is not Idle names it. Out of range is ignored: the communicator
     /// refuses such a request.
     pub(super) fn mark(&mut self, slot: usize, block: u32) {
-        let (Some(taken), Some(held)) = (self.taken.get_mut(block as usize), self.seats.get_mut(slot)) else { return };
-        let Some(place) = held.blocks.get_mut(usize::from(held.count)) else { return };
+        let Some(taken) = self.taken.get_mut(block as usize) else { return };
+        let (Some(seat), Some(blocks)) = (self.seats.get_mut(slot), self.blocks.get_mut(slot)) else { return };
+        let Some(place) = blocks.get_mut(usize::from(seat.count)) else { return };
         if !*taken {
             *taken = true;
             *place = block;
-            held.count += 1;
-            held.in_use = true;
+            seat.count += 1;
+            seat.in_use = true;
             self.free -= 1;
         }
+        self.make_ready(slot);
     }
 
     /// The slot is Idle again, or uses none of its blocks: they are free.
     pub(super) fn release(&mut self, slot: usize) {
-        let Some(held) = self.seats.get_mut(slot) else { return };
-        if held.count == 0 {
+        let (Some(seat), Some(blocks)) = (self.seats.get_mut(slot), self.blocks.get(slot)) else { return };
+        if seat.count == 0 {
             return;
         }
-        for &b in held.blocks.iter().take(usize::from(held.count)) {
+        for &b in blocks.iter().take(usize::from(seat.count)) {
             if let Some(taken) = self.taken.get_mut(b as usize) {
                 *taken = false;
             }
         }
-        self.free += usize::from(held.count);
-        held.count = 0;
+        self.free += usize::from(seat.count);
+        seat.count = 0;
+        self.make_ready(slot);
+    }
+
+    /// Notes that the control line of `slot` names this handle.
+    pub(super) fn introduce(&mut self, slot: usize) {
+        if let Some(seat) = self.seats.get_mut(slot) {
+            seat.is_introduced = true;
+        }
+        self.make_ready(slot);
+    }
+
+    /// After each change of a slot's blocks, or of its introduction.
+    fn make_ready(&mut self, slot: usize) {
+        let (Some(seat), Some([block, ..])) = (self.seats.get_mut(slot), self.blocks.get(slot)) else { return };
+        let is_ready = seat.is_introduced && seat.count == 1;
+        seat.ready = if is_ready { self.base.wrapping_add(*block) } else { NONE };
     }
 
     /// What is known of `slot`.
-    #[inline]
-    pub(super) fn seat(&mut self, slot: usize) -> Option<&mut Seat> {
-        self.seats.get_mut(slot)
+    ///
+    /// # Safety
+    /// `slot` is below the number of slots.
+    #[inline(always)]
+    pub(super) unsafe fn seat(&mut self, slot: usize) -> &mut Seat {
+        // SAFETY: there is a seat for each slot.
+        unsafe { self.seats.get_unchecked_mut(slot) }
     }
 
     /// Whether the control line of `slot` names this handle.
@@ -135,7 +175,8 @@ impl Bounce {
     /// Blocks that `slot` holds.
     #[inline]
     pub(super) fn blocks(&self, slot: usize) -> &[u32] {
-        self.seats.get(slot).and_then(|h| h.blocks.get(..usize::from(h.count))).unwrap_or(&[])
+        let count = self.seats.get(slot).map_or(0, |s| usize::from(s.count));
+        self.blocks.get(slot).and_then(|b| b.get(..count)).unwrap_or(&[])
     }
 
     /// Whether so many are free.
@@ -152,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_slot_takes_its_own_blocks_first_and_then_those_of_others() {
-        let mut b = Bounce::new(4, 2).unwrap();
+        let mut b = Bounce::new(4, 2, 0).unwrap();
         b.take(1, 5).unwrap();
         assert_eq!(b.blocks(1), [2, 3, 4, 5, 6]);
         b.take(3, 1).unwrap();
@@ -166,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_block_marked_twice_or_out_of_range_counts_once_or_not() {
-        let mut b = Bounce::new(2, 2).unwrap();
+        let mut b = Bounce::new(2, 2, 0).unwrap();
         b.mark(0, 3);
         b.mark(1, 3);
         b.mark(1, 99);
@@ -175,5 +216,25 @@ mod tests {
         assert!(!b.has(4));
         b.release(0);
         assert!(b.has(4));
+    }
+
+    #[test]
+    fn one_block_is_ready_once_its_slot_is_introduced_and_as_long_as_it_is_the_only_one() {
+        let mut b = Bounce::new(2, 2, 100).unwrap();
+        let ready = |b: &mut Bounce, slot| {
+            // SAFETY: there are two.
+            unsafe { b.seat(slot) }.reuse(true)
+        };
+        b.take(1, 1).unwrap();
+        assert_eq!(ready(&mut b, 1), None);
+        b.introduce(1);
+        assert_eq!((ready(&mut b, 1), ready(&mut b, 0)), (Some(102), None));
+        b.mark(1, 3);
+        assert_eq!(ready(&mut b, 1), None);
+        b.release(1);
+        assert_eq!(ready(&mut b, 1), None);
+        b.introduce(0);
+        b.take(0, 1).unwrap();
+        assert_eq!(ready(&mut b, 0), Some(100));
     }
 }

@@ -6,7 +6,7 @@ use crate::buffers::{Pool, BOUNCE};
 use crate::error::{Error, Result};
 use crate::layout::{Control, Slot};
 use crate::memory::filled;
-use crate::request::{Buffers, Opcode, RawExtra, RawRequest, Request, Words, MAX_BLOCKS};
+use crate::request::{Buffers, Lsn, Opcode, RawExtra, RawRequest, RelTag, Request, Words, MAX_BLOCKS};
 use crate::slot::{owner, State};
 use crate::sync::Ordering;
 
@@ -43,8 +43,20 @@ impl Recent {
 
     #[inline]
     fn pop(&mut self) -> Option<u32> {
-        self.len = self.len.checked_sub(1)?;
-        self.slots.get(self.len).copied()
+        let top = self.top()?;
+        self.drop_top();
+        Some(top)
+    }
+
+    #[inline(always)]
+    fn top(&self) -> Option<u32> {
+        self.slots.get(self.len.wrapping_sub(1)).copied()
+    }
+
+    /// Forgets the top, which there is.
+    #[inline(always)]
+    fn drop_top(&mut self) {
+        self.len = self.len.wrapping_sub(1);
     }
 }
 
@@ -81,25 +93,71 @@ impl<'r> Backend<'r> {
     /// has changed: `BadSlot`, `SlotBusy`, `NoFreeBuffer`, or what is wrong with the request.
     #[inline(always)]
     pub fn fill(&mut self, slot: u32, request: &Request<'_>) -> Result<SlotRef> {
-        let (s, index) = self.own(slot)?;
-        if let (Some((words, bounces)), Some(seat)) = (request.plain(), self.bounce.seat(index)) {
-            if let Some(block) = seat.reuse(bounces) {
-                let Ok(filling) = owner::begin_fill(s) else { return Err(Error::SlotBusy) };
-                seat.reused(bounces);
-                let words = if bounces { words.with_arg(self.bounce_base.wrapping_add(block)) } else { words };
-                // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
-                unsafe { s.store_request(&words) };
-                return Ok(SlotRef::new(slot, filling));
-            }
+        match self.try_fill(slot, request) {
+            Some(filled) => Ok(filled),
+            // By value: a request whose address is not given away need not lie in memory.
+            None => self.fill_rare(slot, *request),
         }
-        // By value: a request whose address is not given away need not lie in memory.
-        self.fill_rare(s, index, slot, *request)
+    }
+
+    /// The short way of [`Backend::fill`] for plain requests, without a word about errors: `None`, and nothing
+    /// changed, if `fill` must decide. For callers that have a place of their own for what is rare.
+    #[inline(always)]
+    pub fn try_fill(&mut self, slot: u32, request: &Request<'_>) -> Option<SlotRef> {
+        let (words, bounces) = request.plain()?;
+        self.fill_plain(slot, words, bounces).map(|(_, filled)| filled)
+    }
+
+    /// The same for a read of one block, of class demand, into a bounce buffer. `fork` is that of the relation, as
+    /// wide as the caller has it: `rel.fork` is not looked at.
+    #[inline(always)]
+    pub fn try_fill_read(&mut self, slot: u32, rel: RelTag, fork: u32, block: u32, lsn: Lsn) -> Option<SlotRef> {
+        self.fill_plain(slot, Words::plain_read(rel, fork, block, lsn)?, true).map(|(_, filled)| filled)
+    }
+
+    /// From a free slot to a submitted read of one block, of class demand, into a bounce buffer; as
+    /// [`Backend::try_fill`].
+    #[inline(always)]
+    pub fn try_start_read(&mut self, rel: RelTag, fork: u32, block: u32, lsn: Lsn) -> Option<SlotRef> {
+        let words = Words::plain_read(rel, fork, block, lsn)?;
+        let index = self.free.top()?;
+        // A slot that was filled by number meanwhile is not Idle.
+        let (slot, filled) = self.fill_plain(self.first.wrapping_add(index), words, true)?;
+        self.free.drop_top();
+        Some(self.hand_over(slot, filled))
+    }
+
+    /// As [`Backend::try_fill`], of bytes that were not checked, with no buffers but bounce buffers.
+    #[inline(always)]
+    pub fn try_fill_raw(&mut self, slot: u32, raw: RawRequest) -> Option<SlotRef> {
+        let words = Words::from(raw);
+        let opcode = words.plain()?;
+        // No pool.
+        if words.last != 0 {
+            return None;
+        }
+        self.fill_plain(slot, words, opcode.fills_buffers()).map(|(_, filled)| filled)
+    }
+
+    #[inline(always)]
+    fn fill_plain(&mut self, slot: u32, words: Words, bounces: bool) -> Option<(&'r Slot, SlotRef)> {
+        let (s, index) = self.own_home(slot)?;
+        // SAFETY: an index of the range.
+        let seat = unsafe { self.bounce.seat(index) };
+        let block = seat.reuse(bounces)?;
+        let filling = owner::begin_fill(s).ok()?;
+        seat.reused(bounces);
+        let words = if bounces { words.with_arg(block) } else { words };
+        // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
+        unsafe { s.store_request(&words) };
+        Some((s, SlotRef::new(slot, filling)))
     }
 
     /// Every other request, and the first of each slot.
     #[cold]
     #[inline(never)]
-    fn fill_rare(&mut self, s: &'r Slot, index: usize, slot: u32, request: Request<'_>) -> Result<SlotRef> {
+    fn fill_rare(&mut self, slot: u32, request: Request<'_>) -> Result<SlotRef> {
+        let (s, index) = self.own(slot)?;
         let request = &request;
         let mut raw = request.encode()?;
         if !owner::look(s).is(State::Idle) {
@@ -198,9 +256,7 @@ impl<'r> Backend<'r> {
         };
         // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
         slot.control.with_mut(|p| unsafe { p.write(control) });
-        if let Some(seat) = self.bounce.seat(index) {
-            seat.is_introduced = true;
-        }
+        self.bounce.introduce(index);
     }
 
     /// Writes the vector part of a slot that is Filling.

@@ -28,7 +28,9 @@ use crate::slot::{State, Word};
 
 /// A request in flight: a slot and the generation that the request is of (I3). Valid until the result was taken or the
 /// request cancelled; later uses are told with [`crate::error::Error::Stale`].
+/// As one number, little-endian, it is the `shmuring_ref` of the C interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
 pub struct SlotRef {
     /// The slot.
     pub slot: u32,

@@ -5,6 +5,7 @@ use crate::clock;
 use crate::doorbell::Bell;
 use crate::error::{Error, Result};
 use crate::layout::Slot;
+use crate::ring::FirstTry;
 use crate::slot::{owner, State};
 use crate::stats::OwnerCounter;
 
@@ -20,22 +21,41 @@ impl<'r> Backend<'r> {
     #[inline]
     pub fn submit(&mut self, request: SlotRef) -> Result<()> {
         let slot = self.filling(request)?;
-        owner::submit(slot, request.filling());
-        let is_pushed = self.producer.push_one(&self.parts, request.slot);
-        if is_pushed && !Bell::is_due(&self.parts) {
-            self.tally(request, 1);
-        } else {
-            self.submit_rest(request, is_pushed);
-        }
+        self.hand_over(slot, request);
         Ok(())
+    }
+
+    /// [`Backend::submit`] without a word about errors: `false`, and nothing changed, if it must decide. For callers
+    /// that have a place of their own for what is rare.
+    #[inline(always)]
+    pub fn try_submit(&mut self, request: SlotRef) -> bool {
+        let Some((slot, _)) = self.own_home(request.slot) else { return false };
+        let is_filling = owner::look(slot).is_just(State::Filling, request.generation);
+        if is_filling {
+            self.hand_over(slot, request);
+        }
+        is_filling
+    }
+
+    /// Submits a request that is Filling; gives it back, so that a caller who needs it afterwards need not keep it.
+    #[inline(always)]
+    pub(super) fn hand_over(&mut self, slot: &Slot, request: SlotRef) -> SlotRef {
+        owner::submit(slot, request.filling());
+        let first = self.producer.push_one(&self.parts, request.slot);
+        if matches!(first, FirstTry::Pushed) && !Bell::is_due(&self.parts) {
+            self.tally(request, 1)
+        } else {
+            self.submit_rest(request, first)
+        }
     }
 
     /// The rest of [`Backend::submit`] where the ring has no room or the communicator sleeps.
     #[cold]
     #[inline(never)]
-    fn submit_rest(&mut self, request: SlotRef, is_pushed: bool) {
-        let pending = if is_pushed { 0 } else { self.producer.push_again(&self.parts, request.slot) };
+    fn submit_rest(&mut self, request: SlotRef, first: FirstTry) -> SlotRef {
+        let pending = self.producer.push_again(&self.parts, request.slot, first);
         self.submitted(request, 1, pending);
+        request
     }
 
     /// Hands filled slots to the communicator, with one doorbell for all. If one of them cannot be submitted, or is named
@@ -73,11 +93,13 @@ impl<'r> Backend<'r> {
     }
 
     #[inline]
-    fn tally(&mut self, last: SlotRef, n: u64) {
+    fn tally(&mut self, last: SlotRef, n: u64) -> SlotRef {
         let before = self.stats.add(OwnerCounter::Submitted, n);
         // Whether the count passed a multiple of it.
         if (before ^ before.wrapping_add(n)) >= SAMPLE_EVERY {
-            self.start_sample(last);
+            self.start_sample(last)
+        } else {
+            last
         }
     }
 
@@ -111,10 +133,12 @@ impl<'r> Backend<'r> {
 
     /// Times this request, unless one is being timed.
     #[cold]
-    fn start_sample(&mut self, request: SlotRef) {
+    #[inline(never)]
+    fn start_sample(&mut self, request: SlotRef) -> SlotRef {
         if self.sample.is_none() {
             self.sample = Some((request, clock::now()));
         }
+        request
     }
 }
 

@@ -170,6 +170,7 @@ impl<'r> Backend<'r> {
         loop {
             let mut watches = [Watch::default(); MAX_WORDS];
             let mut n = 0;
+            let mut has_moved = false;
             let now = clock::now();
             for (i, r) in requests.iter().enumerate() {
                 let (slot, _) = self.own(r.slot)?;
@@ -178,14 +179,21 @@ impl<'r> Backend<'r> {
                     return Ok(i);
                 }
                 slot.waiting_since.store(now, Ordering::Relaxed);
-                // A word that moved meanwhile is looked at again in the next round: the kernel sees it changed.
-                let marked = owner::set_waiter(slot, word).unwrap_or(word);
+                let Ok(marked) = owner::set_waiter(slot, word) else {
+                    has_moved = true;
+                    continue;
+                };
                 if let Some(place) = watches.get_mut(n) {
                     *place = Watch::new(&slot.word, marked.low(), self.parts.private);
                     n += 1;
                 }
             }
             self.check_wait(wait, now)?;
+            if has_moved {
+                // Look again, and do not sleep on a word without W: the half that the kernel compares may be the same
+                // again (Copying and back) or still (a take-over changes the epoch alone), and nobody would wake us.
+                continue;
+            }
             if let (Some(interrupt), Some(place)) = (wait.interrupt, watches.get_mut(n)) {
                 *place = Watch::new(interrupt, 0, true);
                 n += 1;

@@ -155,6 +155,11 @@ impl<'r> Claim<'r> {
 impl Drop for Claim<'_> {
     #[inline]
     fn drop(&mut self) {
+        // The dead of a model answer nobody.
+        #[cfg(any(feature = "loom", feature = "shuttle"))]
+        if crate::sync::mortal::is_dying() {
+            return;
+        }
         if !self.done {
             self.done = true;
             if self.claimed_at != 0 {

@@ -175,7 +175,8 @@ impl<'r> Communicator<'r> {
         let suspects = core::mem::take(&mut self.suspects);
         for (number, before) in suspects {
             let Some(slot) = ring::slot_at(self.parts, number) else { continue };
-            let word = communicator::look(slot);
+            // Closely: with a waiter bit comes the push that was before it (SL_8), so that `is_idle` sees the hint.
+            let word = communicator::look_closely(slot);
             let same = word.state() == before.state() && word.generation() == before.generation();
             if !same || !Consumer::is_idle(self.parts) {
                 continue;

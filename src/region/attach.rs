@@ -8,9 +8,9 @@ use super::files;
 use super::mapping::Mapping;
 use super::{Origin, Region};
 use crate::error::{Error, Result};
-use crate::layout::{layout_hash, Config, Geometry, Header, ABI_VERSION, FEATURES, MAGIC};
+use crate::handshake;
+use crate::layout::{layout_hash, Geometry, Header, ABI_VERSION, FEATURES};
 use crate::liveness::{open_file, reopen_file, LockFile};
-use crate::sync::ord;
 
 /// What of a header survives the checks.
 pub(super) struct Checked {
@@ -21,13 +21,7 @@ pub(super) struct Checked {
 /// Checks a header against this build, this process and the `len` bytes that are really there; `lock_file` as in
 /// [`Config::lock_file`].
 pub(super) fn check(header: &Header, len: u64, lock_file: u64) -> Result<Checked> {
-    // ORD(RG_1): pairs with the Release in `format`; whoever sees the magic sees the configuration and the cells.
-    if header.magic.load(ord!(RG_1, Acquire)) != MAGIC {
-        return Err(Error::WrongMagic);
-    }
-    // One copy, taken before the first check, so that nothing can change between a check and a use.
-    // SAFETY: the cell is inside the mapping and any bytes are a Config; the creator no longer writes it (RG_1).
-    let config: Config = header.config.with(|c| unsafe { c.read_volatile() });
+    let config = handshake::read(header)?;
     if config.abi_version != ABI_VERSION {
         return Err(Error::WrongAbi);
     }

@@ -7,16 +7,14 @@ use super::files::{self, Staged};
 use super::mapping::Mapping;
 use super::{attach, Options, Origin, Region};
 use crate::error::{Error, Result};
-use crate::layout::{layout_hash, Cell, Config, Geometry, ABI_VERSION, FEATURES, MAGIC};
+use crate::handshake;
+use crate::layout::{layout_hash, Cell, Config, Geometry, ABI_VERSION, FEATURES};
 use crate::liveness::LockFile;
-use crate::ring;
-use crate::sync::{ord, Ordering};
 
 /// Rounds of "attach, else create" before a name that comes and goes is given up.
 const MAX_ROUNDS: u32 = 16;
 
-/// Makes a region of zeroed bytes that nobody else uses yet. A slot word of 0 is Idle, generation 0, so zeros are the
-/// initial value of everything but the configuration and the cells.
+/// Makes a region of zeroed bytes that nobody else uses yet.
 fn format(mapping: &Mapping, g: &Geometry, lock_file: u64) -> Result<()> {
     let [.., cells, _] = g.offsets;
     let cells = mapping.at::<Cell>(cells, u64::from(g.capacity))?;
@@ -35,15 +33,7 @@ fn format(mapping: &Mapping, g: &Geometry, lock_file: u64) -> Result<()> {
         lock_file,
     };
     // SAFETY: `at` proved that the cells lie inside the mapping, aligned; a Cell is an atomic and any bytes are one.
-    for cell in unsafe { cells.as_ref() } {
-        // Relaxed: the magic publishes it.
-        cell.0.store(ring::empty(0), Ordering::Relaxed);
-    }
-    let header = mapping.header();
-    // SAFETY: the cell is inside the mapping, and nobody reads it before the magic is there (RG_1).
-    header.config.with_mut(|c| unsafe { c.write(config) });
-    // ORD(RG_1): pairs with the Acquire in `check`; publishes the configuration and the cells.
-    header.magic.store(MAGIC, ord!(RG_1, Release));
+    handshake::publish(mapping.header(), unsafe { cells.as_ref() }, config);
     Ok(())
 }
 

@@ -27,7 +27,7 @@
 //! processes do no harm, since a new life settles their slots whatever their deadlines say (R1).
 //!
 //! # Invariants
-//! Offsets come from sizes that [`Geometry::check`] computed anew, never out of the region. Edge RG_1: the magic.
+//! Offsets come from sizes that [`Geometry::check`] computed anew, never out of the region. RG_1: `handshake`.
 #![allow(unsafe_code)]
 
 mod attach;

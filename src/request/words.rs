@@ -120,6 +120,18 @@ impl Words {
         Self { quads, last: 0 }
     }
 
+    /// The words of a read of one block, of class demand, if they are plain (see [`Words::plain`]). `fork` is that of
+    /// the relation, as wide as a register has it.
+    #[inline(always)]
+    pub(crate) fn plain_read(rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<Self> {
+        if fork > 3 || block == u32::MAX {
+            return None;
+        }
+        let head = Opcode::GetPage as u32 | fork << FORK | 1 << COUNT;
+        let quads = [lsn, pair(rel.spc_oid, rel.db_oid), pair(rel.rel_number, block), pair(0, head)];
+        Some(Self { quads, last: 0 })
+    }
+
     #[inline]
     const fn head(&self) -> u32 {
         (self.quads[3] >> 32) as u32
@@ -292,6 +304,21 @@ mod tests {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_read_is_what_the_request_says_where_that_is_plain() {
+        for fork in 0..=255 {
+            for block in [0, 7, u32::MAX - 1, u32::MAX] {
+                let rel = RelTag { spc_oid: 1, db_oid: 2, rel_number: 3, fork };
+                let words = Words::of(&Request::get_page(rel, block, 1, 99));
+                assert_eq!(
+                    Words::plain_read(rel, fork.into(), block, 99),
+                    words.plain().map(|_| words),
+                    "{fork} {block}"
+                );
             }
         }
     }

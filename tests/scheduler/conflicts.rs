@@ -191,7 +191,7 @@ fn a_mutation_does_not_wait_for_reads_that_wait_for_wal() {
         let writing = b.mutations().expect("not held up by WAL");
         assert_eq!(b.s.stats().superseded, 1);
         b.told();
-        b.answer(&stuck);
+        assert!(!b.one(&stuck.members[0], Outcome::Answered), "no cache may have it (R13)");
         assert_eq!(b.answered(), [0; 0], "an answer from before the mutation is dropped");
         assert!(b.next().is_none(), "and not asked for while it is in flight");
         b.answer(&writing);

@@ -189,3 +189,18 @@ fn what_is_not_flushed_is_refused() {
     assert_eq!(refused, Err(shmuring::lsn::scheduler::Refused::NotFlushed { n: 501, flushed: 500 }));
     b.submit(&read(1, 1, 500));
 }
+
+#[test]
+fn every_image_of_a_write_must_be_flushed_and_every_block_of_a_read_that_is_wanted() {
+    let mut b = Bed::at(100);
+    b.s.set_flushed(500);
+    let lsns = [100, 501, 200];
+    let write = Request { count: 3, block_lsns: &lsns, ..op(1, Opcode::WritePage, 0) };
+    let refused = shmuring::lsn::scheduler::Refused::NotFlushed { n: 501, flushed: 500 };
+    assert_eq!(b.s.submit(&write, b.now, &mut b.events), Err(refused));
+    let reading = Request { count: 3, block_lsns: &lsns, ..read(2, 0, 0) };
+    assert_eq!(b.s.submit(&reading, b.now, &mut b.events), Err(refused));
+    b.submit(&Request { wanted: 0b101, ..reading });
+    b.s.set_flushed(501);
+    b.submit(&write);
+}

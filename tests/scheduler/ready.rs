@@ -44,6 +44,30 @@ fn what_is_older_than_its_bound_goes_first() {
 }
 
 #[test]
+fn a_class_that_asks_for_more_than_can_be_served_starves_no_other() {
+    const CLASSES: [Class; 3] = [Class::Demand, Class::Prefetch, Class::Background];
+    for flood in CLASSES {
+        let mut b = Bed::proved(Options { batch: 4, ..Options::default() }, 100);
+        let others: Vec<Class> = CLASSES.into_iter().filter(|c| *c != flood).collect();
+        let mut id = 0;
+        let mut submit = |b: &mut Bed, class, n| {
+            for _ in 0..n {
+                id += 1;
+                b.submit(&with_class(read(id, id as u32, 1), class));
+            }
+        };
+        submit(&mut b, flood, 4000);
+        b.now += 2000 * MS;
+        for _ in 0..20 {
+            others.iter().for_each(|class| submit(&mut b, *class, 1));
+            b.now += 2000 * MS;
+            let sent = classes(&mut b, 4);
+            assert!(others.iter().all(|c| sent.contains(c)), "{sent:?} in a flood of {flood:?}");
+        }
+    }
+}
+
+#[test]
 fn reads_of_one_block_join_and_all_are_answered() {
     let mut b = Bed::at(100);
     for id in 0..5 {

@@ -92,6 +92,25 @@ fn a_ready_batch_that_stalls_is_sent_again_one_by_one() {
 }
 
 #[test]
+fn a_ready_batch_that_gets_on_slowly_has_not_stalled() {
+    let mut b = Bed::at(1000);
+    for id in 1..=3 {
+        b.submit(&read(id, id as u32, id * 100));
+    }
+    let slow = b.next().unwrap();
+    b.pass(1500 * MS);
+    b.one(&slow.members[2], Outcome::Answered);
+    b.pass(1500 * MS);
+    assert_eq!((b.s.stats().stalls, b.mark().proved()), (0, 1000), "an answer came");
+    b.pass(1000 * MS);
+    assert_eq!(b.s.stats().stalls, 0, "less than 2 s ago");
+    b.told();
+    b.pass(1000 * MS);
+    assert!(b.told().contains(&Event::Stalled { shard: 0, n: 200 }), "by the largest of those without an answer");
+    assert_eq!(b.mark().proved(), 0);
+}
+
+#[test]
 fn deadlines_are_kept_and_say_what_was_waited_for() {
     let mut b = Bed::at(100);
     let deadline = Some(b.now + 50 * MS);

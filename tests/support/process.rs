@@ -143,7 +143,8 @@ impl Site {
     }
 }
 
-fn open(path: &Path, pool: usize) -> Region {
+/// Attaches to the region at `path`, with the pool registered.
+pub fn open(path: &Path, pool: usize) -> Region {
     let mut region = Region::attach(path).unwrap();
     // SAFETY: mapped for good, of that size.
     unsafe { region.register_pool(POOL, pool as *mut u8, BLOCK, POOL_BLOCKS).unwrap() };
@@ -245,12 +246,25 @@ impl Child {
         assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0);
     }
 
-    fn wait(&mut self, flags: libc::c_int) -> libc::c_int {
+    pub fn pid(&self) -> libc::pid_t {
+        self.pid
+    }
+
+    /// Waits until it ends or, as `flags` say, stops; its wait status.
+    pub fn wait(&mut self, flags: libc::c_int) -> libc::c_int {
+        self.poll(flags).unwrap()
+    }
+
+    /// As [`Child::wait`]; with WNOHANG `None` if there is nothing to tell.
+    pub fn poll(&mut self, flags: libc::c_int) -> Option<libc::c_int> {
         let mut status = 0;
         // SAFETY: status is writable and outlives the call.
-        assert_eq!(unsafe { libc::waitpid(self.pid, &mut status, flags) }, self.pid);
-        self.reaped = !libc::WIFSTOPPED(status);
-        status
+        let got = unsafe { libc::waitpid(self.pid, &mut status, flags) };
+        assert!(got == self.pid || got == 0);
+        (got != 0).then(|| {
+            self.reaped = !libc::WIFSTOPPED(status);
+            status
+        })
     }
 
     /// Stops it, or waits until it has stopped itself.

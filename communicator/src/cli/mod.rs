@@ -9,6 +9,7 @@ mod replace;
 mod request;
 mod serve;
 mod settings;
+mod simulate;
 mod slots;
 mod stat;
 mod target;
@@ -46,6 +47,8 @@ enum Command {
     Stat(stat::Args),
     /// Kill and stop backends and communicators at random under full load, and prove that nothing was lost.
     Torture(torture::Args),
+    /// Simulate reads under four ways of asking page servers for them, and compare.
+    Simulate(simulate::Args),
     /// One backend of a demo.
     #[command(hide = true)]
     DemoBackend(demo::BackendArgs),
@@ -74,6 +77,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Relsize(a) => request::relsize(&a),
         Command::Demo(a) => demo::run(&a),
         Command::Stat(a) => stat::run(&a),
+        Command::Simulate(a) => simulate::run_all(&a),
         Command::DemoBackend(a) => demo::run_backend(&a),
         Command::Torture(a) => torture::run(&a),
         Command::TortureBackend(a) => torture::run_backend(&a),

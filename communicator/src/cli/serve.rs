@@ -1,13 +1,12 @@
 //! `shmuring serve`: the communicator alone.
 
-use super::region::{attach, communicator_pid, explain};
+use super::region::{attach, explain};
 use super::settings::Governed;
-use super::target::ServiceArg;
 use super::{pool, replace, Failure, Outcome};
 use crate::cache::{Cache, Sizes};
 use crate::compare::Compare;
-use crate::server::{Server, ServerOptions};
-use crate::service::PageService;
+use crate::server::{Host, HostError, HostOptions, ServerOptions, Stopped};
+use crate::service::spec::ServiceSpec;
 use shmuring::communicator::Gather;
 use shmuring::error::Error;
 use shmuring::region::{Options, Region};
@@ -33,7 +32,7 @@ pub(super) struct Args {
     bounce: Option<u32>,
     /// Where pages come from: store:DIR (pages versioned by LSN) or datadir:DIR (a PostgreSQL data directory, read-only).
     #[arg(long)]
-    service: ServiceArg,
+    service: ServiceSpec,
     /// Register this file of 8 KiB blocks as pool 1, which backends that map it too may name in requests.
     #[arg(long, value_name = "FILE")]
     pool: Option<PathBuf>,
@@ -90,37 +89,27 @@ pub(super) fn run(args: &Args) -> Outcome {
         if let Some(pid) = replace::kill_holder(&args.region, region)? {
             tracing::warn!(pid, "killed the communicator that held the role");
         }
-    } else if region.liveness().role_held() {
-        // Asked before the page service is opened: its own lock would give a less clear message.
-        return Err(role_held(args, region));
     }
     let runtime = runtime(args)?;
     // Before anything is held or said: whoever reads "serving" may send the signal at once.
     let mut told = runtime.block_on(async { Told::listen() })?;
-    let service = open_service(args, region).inspect_err(|_| {
+    let governed = governed(args)?;
+    let options = options(args, &governed)?;
+    let started = Host::start(region, runtime.handle().clone(), &options).inspect_err(|e| {
         // A region that nobody ever served would only have sizes that the next attempt may not ask for.
-        if is_new {
+        if is_new && matches!(e, HostError::Service(..)) {
             let _ = std::fs::remove_file(&args.region);
         }
-    })?;
-    let governed = governed(args)?;
-    let options = server_options(args, &governed)?;
-    let server = Server::start(region, service.clone(), runtime.handle().clone(), options).map_err(|e| match e {
-        Error::RoleHeld => role_held(args, region),
-        e => explain(&args.region, e),
-    })?;
+    });
+    let host = started.map_err(|e| did_not_start(args, e))?;
     let slots = region.parts().slots.len();
     tracing::info!(
-        region = %args.region.display(), slots, service = %args.service, epoch = server.epoch(),
-        inherited = server.inherited(), pid = std::process::id(), "serving"
+        region = %args.region.display(), slots, service = %args.service, epoch = host.epoch(),
+        inherited = host.inherited(), pid = std::process::id(), "serving"
     );
-    if args.forget_every > 0 {
-        runtime.spawn(forget(service.clone(), args.history, Duration::from_secs(args.forget_every)));
-    }
-    let why = runtime.block_on(told.wait(&server, &governed))?;
+    let why = runtime.block_on(told.wait(&host, &governed))?;
     tracing::info!("{why}: draining");
-    let served = server.stop();
-    let synced = runtime.block_on(service.sync());
+    let Stopped { served, synced } = host.stop();
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Err(e) = synced {
         return Err(format!("{}: the last sync failed: {e}", args.service).into());
@@ -129,19 +118,25 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(if served.unanswered == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn server_options(args: &Args, governed: &Governed) -> Result<ServerOptions, Failure> {
-    Ok(ServerOptions {
-        gather: Gather { requests: usize::from(args.gather), ns: args.gather_us.saturating_mul(1000) },
-        grace: Duration::from_secs(args.grace),
-        cache: Arc::new(cache(args)?),
-        compare: governed.compare.clone(),
-        ..ServerOptions::default()
+fn options(args: &Args, governed: &Governed) -> Result<HostOptions, Failure> {
+    Ok(HostOptions {
+        service: args.service.clone(),
+        memtable_bytes: args.memtable << 20,
+        server: ServerOptions {
+            gather: Gather { requests: usize::from(args.gather), ns: args.gather_us.saturating_mul(1000) },
+            grace: Duration::from_secs(args.grace),
+            cache: Arc::new(cache(args)?),
+            compare: governed.compare.clone(),
+            ..ServerOptions::default()
+        },
+        history: args.history,
+        forget_every: Duration::from_secs(args.forget_every),
     })
 }
 
 fn cache(args: &Args) -> Result<Cache, Failure> {
     // Files of a data directory may change behind us, and are in the kernel's cache.
-    let usual = if matches!(args.service, ServiceArg::DataDir(_)) { 0 } else { 64 };
+    let usual = if matches!(args.service, ServiceSpec::DataDir(_)) { 0 } else { 64 };
     let sizes = Sizes { memory: args.cache_memory.unwrap_or(usual) << 20, prefetched: args.prefetch_buffer << 20 };
     let (Some(path), Some(mib)) = (&args.cache_file, args.cache_file_size) else { return Ok(Cache::new(sizes)) };
     if sizes.memory == 0 {
@@ -162,9 +157,14 @@ fn governed(args: &Args) -> Result<Governed, Failure> {
     Ok(governed)
 }
 
-fn role_held(args: &Args, region: &Region) -> Failure {
-    let (path, pid) = (args.region.display(), communicator_pid(region));
-    format!("{path}: another communicator (pid {pid}) serves this region; stop it, or use --replace to kill it").into()
+fn did_not_start(args: &Args, e: HostError) -> Failure {
+    let path = args.region.display();
+    match e {
+        HostError::RoleHeld { .. } => format!("{path}: {e}; stop it, or use --replace to kill it").into(),
+        HostError::NoSuchStore(_) => format!("{e}: give the store that {path} had, or remove the region").into(),
+        HostError::Server(e) => explain(&args.region, e),
+        e => e.into(),
+    }
 }
 
 /// The region and its pool, for the rest of the process's life.
@@ -174,19 +174,6 @@ fn open(args: &Args) -> Result<(&'static Region, bool), Failure> {
         pool::register(&mut region, path)?;
     }
     Ok((Box::leak(Box::new(region)), is_new))
-}
-
-/// The page service. What a region holds was asked of the one that it had: a store is not made beside a region that
-/// somebody has served, since a mistyped path would acknowledge writes into another store.
-fn open_service(args: &Args, region: &Region) -> Result<Arc<dyn PageService>, Failure> {
-    // Relaxed: for the message alone.
-    let was_served = region.parts().header.role.epoch.load(std::sync::atomic::Ordering::Relaxed) > 0;
-    if was_served && !args.service.exists() {
-        let path = args.region.display();
-        let what = format!("{}: there is no such store, and {path} was served before", args.service);
-        return Err(format!("{what}: give the store that it had, or remove the region").into());
-    }
-    args.service.open(args.memtable << 20)
 }
 
 /// The region, and whether it was made now.
@@ -215,18 +202,6 @@ fn runtime(args: &Args) -> Result<Runtime, Failure> {
     Ok(builder.enable_all().thread_name("shmuring-worker").build()?)
 }
 
-/// Forgets old versions from time to time, for as long as the runtime lives.
-async fn forget(service: Arc<dyn PageService>, history: u64, every: Duration) {
-    loop {
-        tokio::time::sleep(every).await;
-        match service.forget(history).await {
-            Ok(0) => {}
-            Ok(versions) => tracing::info!(versions, history, "forgot old versions"),
-            Err(e) => tracing::warn!("forgetting old versions failed: {e}"),
-        }
-    }
-}
-
 /// SIGTERM, SIGINT and SIGHUP, caught from when this is made.
 struct Told {
     term: Signal,
@@ -245,14 +220,14 @@ impl Told {
     }
 
     /// Waits for an end, reads the settings when told to, and watches the reaper.
-    async fn wait(&mut self, server: &Server, governed: &Governed) -> Result<&'static str, Failure> {
+    async fn wait(&mut self, host: &Host, governed: &Governed) -> Result<&'static str, Failure> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 _ = self.term.recv() => return Ok("SIGTERM"),
                 _ = self.int.recv() => return Ok("SIGINT"),
                 _ = self.hup.recv() => governed.reload(),
-                _ = tick.tick() => if !server.is_running() {
+                _ = tick.tick() => if !host.is_running() {
                     return Err("the reaper has ended; start again to take over".into());
                 },
             }

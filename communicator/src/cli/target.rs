@@ -1,13 +1,7 @@
-//! What commands name: relation forks and page services.
+//! What commands name: relation forks and LSNs.
 
-use super::Failure;
-use crate::service::datadir::{DataDir, DataDirOptions};
-use crate::service::store::{Store, StoreOptions};
-use crate::service::PageService;
 use shmuring::request::{Lsn, RelTag};
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
 /// A relation fork on the command line: `SPC/DB/REL` or `SPC/DB/REL.FORK`, numbers as PostgreSQL's file names have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,57 +60,6 @@ impl std::fmt::Display for LsnArg {
     }
 }
 
-/// A page service on the command line: `store:DIR` or `datadir:DIR`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ServiceArg {
-    Store(PathBuf),
-    DataDir(PathBuf),
-}
-
-impl FromStr for ServiceArg {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s.split_once(':') {
-            Some(("store", dir)) if !dir.is_empty() => Ok(Self::Store(dir.into())),
-            Some(("datadir", dir)) if !dir.is_empty() => Ok(Self::DataDir(dir.into())),
-            _ => Err(format!("'{s}' is not store:DIR or datadir:DIR")),
-        }
-    }
-}
-
-impl std::fmt::Display for ServiceArg {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Store(dir) => write!(f, "store:{}", dir.display()),
-            Self::DataDir(dir) => write!(f, "datadir:{}", dir.display()),
-        }
-    }
-}
-
-impl ServiceArg {
-    /// Whether there is what the service would read; a store that is not there would be made.
-    pub(super) fn exists(&self) -> bool {
-        match self {
-            Self::Store(dir) => crate::service::store::is_store(dir),
-            Self::DataDir(dir) => dir.exists(),
-        }
-    }
-
-    /// Opens the service; a store gathers so many bytes of writes in memory.
-    pub(super) fn open(&self, memtable_bytes: u64) -> Result<Arc<dyn PageService>, Failure> {
-        Ok(match self {
-            Self::Store(dir) => {
-                let options = StoreOptions { memtable_bytes, ..StoreOptions::default() };
-                Arc::new(Store::open(dir, options).map_err(|e| format!("{self}: {e}"))?)
-            }
-            Self::DataDir(dir) => {
-                Arc::new(DataDir::open(dir, &DataDirOptions::default()).map_err(|e| format!("{self}: {e}"))?)
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,14 +83,6 @@ mod tests {
         assert_eq!(LsnArg(0x16_B374_D848).to_string(), "16/B374D848");
         for wrong in ["", "/", "1/", "/1", "1/2/3", "x", "100000000/0", "+1/+1", "-1", "16B3"] {
             assert!(wrong.parse::<LsnArg>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn services_parse_and_nonsense_does_not() {
-        assert_eq!("store:/a:b".parse(), Ok(ServiceArg::Store("/a:b".into())));
-        for wrong in ["store", "store:", "s3:/x", "/x"] {
-            assert!(wrong.parse::<ServiceArg>().is_err(), "{wrong}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | file | role |
 //! |---|---|
+//! | `host` | the whole of it: page service, server, forgetting |
 //! | `reaper` | the thread: takes the role, admits what a dead one left, reaps, parks, drains |
 //! | `desk` | the scheduler with its lock: claims in, batches out, answers back; time |
 //! | `state` | what the lock guards: what happens to a request between claim and completion |
@@ -25,6 +26,7 @@
 mod conflicts;
 mod desk;
 mod finish;
+mod host;
 mod lane;
 mod lookup;
 mod reads;
@@ -32,6 +34,7 @@ mod reaper;
 mod requests;
 mod state;
 
+pub use host::{Host, HostError, HostOptions, Stopped};
 pub use reaper::{Served, Server, ServerOptions};
 
 use shmuring::communicator::Claim;

@@ -103,9 +103,11 @@ impl Server {
         let inherited = inheritance.mutations.len() + inheritance.reads.len();
         // Mutations of dead epochs go before everything Submitted, in the order of their claims (R4).
         reaper.hand_on(inheritance.mutations.into_iter().chain(inheritance.reads).collect());
+        // It logs where its starter logs, which need not be where the process does.
+        let log = tracing::dispatcher::get_default(tracing::Dispatch::clone);
         let reaper = std::thread::Builder::new()
             .name("shmuring-reaper".into())
-            .spawn(move || reaper.run())
+            .spawn(move || tracing::dispatcher::with_default(&log, || reaper.run()))
             .map_err(|e| Error::Os(e.raw_os_error().unwrap_or(libc::EAGAIN)))?;
         Ok(Self { stop, parts, reaper, epoch, inherited })
     }

@@ -2,6 +2,7 @@
 //!
 //! | file | role |
 //! |---|---|
+//! | [`spec`] | which service, in a string: `store:DIR` |
 //! | `error` | [`ServiceError`]: an errno, a sentence, the block it is about, whether to try again |
 //! | `batch` | reads that are sent together, and their answers |
 //! | [`store`] | embedded pages versioned by LSN: the default |
@@ -14,6 +15,7 @@
 mod batch;
 pub mod datadir;
 mod error;
+pub mod spec;
 pub mod store;
 
 pub use batch::{Answer, Answers, Ingest, Page, Read, ReadBatch, Value, Watermarks, What};
@@ -223,7 +225,7 @@ pub(crate) fn check_read(rel: RelTag, block: u32, count: u32, out: &[u8]) -> Res
         return Err(ServiceError::invalid(format!("{count} blocks into a buffer of {} bytes", out.len())));
     }
     if block.checked_add(count).is_none() {
-        return Err(ServiceError::invalid(format!("blocks {block}+{count} of {}", error::Rel(rel))));
+        return Err(ServiceError::invalid(format!("blocks {block}+{count} of {}", Rel(rel))));
     }
     Ok(())
 }

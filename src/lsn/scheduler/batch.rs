@@ -108,6 +108,8 @@ pub(super) struct InFlight {
     /// Units; `NONE` once completed, `SUPERSEDED` once taken away.
     pub(super) units: Vec<u32>,
     pub(super) left: u32,
+    /// How many were left when it was last asked whether it stalls.
+    pub(super) left_then: u32,
     pub(super) links: Links,
 }
 

@@ -20,7 +20,8 @@ struct From {
 
 impl Scheduler {
     /// A member of a batch came to this. Of a mutation, publish the completion **before** this call (R4b). What is not in
-    /// flight any more (recalled, superseded, completed before) is ignored; true if it was in flight.
+    /// flight any more (recalled, superseded, completed before) is ignored; true if it was in flight. A page for which
+    /// this is false may be from before a mutation: it must not get into a cache (R13).
     pub fn completed(&mut self, member: MemberId, outcome: Outcome, now: u64, events: &mut Vec<Event>) -> bool {
         let Some(in_flight) = batch::find(&mut self.batches, member.batch) else { return false };
         let (kind, shard, generation) = (in_flight.kind, in_flight.shard, in_flight.generation);
@@ -34,7 +35,7 @@ impl Scheduler {
             self.close(member.batch);
         }
         if unit == SUPERSEDED {
-            return true;
+            return false;
         }
         if let Some(u) = self.units.get_mut(unit) {
             u.place = Place::Moving;
@@ -264,7 +265,11 @@ impl Scheduler {
 
     /// A READY batch without an answer: another process answers for the shard now. Its members are sent again, alone.
     pub(super) fn stalled(&mut self, id: BatchId, now: u64, events: &mut Vec<Event>) {
-        let Some((shard, n)) = batch::find(&mut self.batches, id).map(|b| (b.shard, b.n)) else { return };
+        let Some(batch) = batch::find(&mut self.batches, id) else { return };
+        let shard = batch.shard;
+        // What was answered did not stall.
+        let out = batch.units.iter().filter_map(|u| self.units.get(*u));
+        let n = out.map(|u| u.n).max().unwrap_or(batch.n);
         self.stats.stalls += 1;
         events.push(Event::Stalled { shard: shard as usize, n });
         events.push(Event::Recall(id));

@@ -11,7 +11,8 @@ pub struct Options {
     /// How blocks are spread.
     pub sharding: Sharding,
     /// Most units in flight or waiting: blocks of reads, and mutations. About 300 bytes each; a mutation of many blocks
-    /// takes about 100 more a block.
+    /// takes about 100 more a block. At least the blocks of all slots: else reads that wait for WAL can take up the room,
+    /// and keep out those that need none.
     pub units: usize,
     /// Most members of a batch; `next` may ask for fewer.
     pub batch: usize,

@@ -20,6 +20,8 @@ pub(super) struct Shard {
     pub(super) admitted: List<0>,
     /// What each class may still send in this round.
     pub(super) credit: [u32; 3],
+    /// Batches that went for their age since demand had its turn.
+    pub(super) aged: u8,
     /// FUTURE units by LSN (S4), by class within one.
     pub(super) parked: BTreeMap<Lsn, [List<0>; 3]>,
     /// The same units by age.
@@ -41,6 +43,7 @@ impl Shard {
             ready: Default::default(),
             admitted: List::default(),
             credit: options.weights,
+            aged: 0,
             parked: BTreeMap::new(),
             by_age: List::default(),
             ready_out: List::default(),

@@ -1,6 +1,8 @@
 //! READY batches: which class goes next, and which of its units.
 //!
 //! Classes share by weight, not by strict priority, and what is older than its class's bound goes first: nobody starves.
+//! But not for ever: where more is asked for than can be served, all of it is too old, and demand would be the one to
+//! starve. So demand has its turn after every two batches that went first for their age.
 //! A batch has one class. Units leave a queue in the order in which they came.
 
 use super::super::slab::{List, NONE};
@@ -11,6 +13,8 @@ use super::Scheduler;
 use crate::request::{Class, Lsn};
 
 const CLASSES: [Class; 3] = [Class::Demand, Class::Prefetch, Class::Background];
+/// Batches in a row that go before demand for their age.
+const AGED: u8 = 2;
 
 impl Scheduler {
     /// The next batch of reads for a shard, of at most `max` members; `None`: nothing may be sent now. Call it until it
@@ -65,14 +69,24 @@ impl Scheduler {
         if let Some(unit) = self.units.get(s.admitted.head) {
             return Some(unit.class);
         }
-        let head = |l: &List<0>| self.units.get(l.head).map(|u| u.since);
-        let late =
-            s.ready.iter().zip(self.options.class_bounds).zip(CLASSES).skip(1).filter_map(|((list, bound), class)| {
-                head(list).filter(|since| now.saturating_sub(*since) > bound).map(|since| (since, class))
-            });
-        if let Some((_, class)) = late.min_by_key(|(since, _)| *since) {
-            return Some(class);
+        let is_late = |class: &Class| {
+            let head = s.ready.get(*class as usize).and_then(|l| self.units.get(l.head));
+            let bound = self.options.class_bounds.get(*class as usize).copied().unwrap_or(0);
+            head.is_some_and(|u| now.saturating_sub(u.since) > bound)
+        };
+        if s.aged < AGED || s.ready.first().is_some_and(List::is_empty) {
+            // In turn, or the one that asks for more would keep the other out.
+            let turn = if s.aged % 2 == 0 {
+                [Class::Prefetch, Class::Background]
+            } else {
+                [Class::Background, Class::Prefetch]
+            };
+            if let Some(class) = turn.into_iter().find(is_late) {
+                s.aged = s.aged.wrapping_add(1);
+                return Some(class);
+            }
         }
+        s.aged = 0;
         for _ in 0..2 {
             let waiting = s.ready.iter().zip(s.credit).zip(CLASSES);
             if let Some((_, class)) = waiting.into_iter().find(|((list, credit), _)| !list.is_empty() && *credit > 0) {
@@ -160,12 +174,14 @@ impl InFlight {
             probe: false,
             units: Vec::new(),
             left: 0,
+            left_then: 0,
             links: super::super::slab::Links::ALONE,
         }
     }
 
     pub(super) fn mutations(seq: u64, now: u64, units: Vec<u32>) -> Self {
-        Self { sent_at: now, left: units.len() as u32, units, ..Self::empty(seq) }
+        let left = units.len() as u32;
+        Self { sent_at: now, left, left_then: left, units, ..Self::empty(seq) }
     }
 
     pub(super) fn reads(batch: &Batch, now: u64, units: Vec<u32>, r: Lsn) -> Self {

@@ -81,6 +81,13 @@ impl<'a> Request<'a> {
         self.block_lsns.get(i).copied().unwrap_or(self.lsn)
     }
 
+    /// The LSNs that it depends on: of all images of a write, and of the blocks of a read that are wanted.
+    pub(super) fn lsns(&self) -> impl Iterator<Item = Lsn> + '_ {
+        let blocks = usize::from(self.count.clamp(1, 32));
+        let is_read = self.op.max_blocks() > 0 && !self.op.is_mutation();
+        (0..blocks).filter(move |i| !is_read || self.wanted & 1 << i != 0).map(|i| self.lsn_of(i))
+    }
+
     /// How many units it becomes: one a block for reads of blocks, else one.
     pub(super) fn parts(&self) -> u8 {
         match self.op {

@@ -22,7 +22,7 @@ impl Scheduler {
         if self.units.len().max(self.waiters.len()) + parts > self.options.units {
             return Err(Refused::Full);
         }
-        if let Some(n) = (0..parts).map(|i| request.lsn_of(i)).find(|n| *n > self.flushed) {
+        if let Some(n) = request.lsns().find(|n| *n > self.flushed) {
             return Err(Refused::NotFlushed { n, flushed: self.flushed });
         }
         if let Some(access) = Access::of_mutation(request.op, request.rel, request.block, request.count, request.arg) {

@@ -102,17 +102,26 @@ impl Scheduler {
         self.drop_waiter(waiter, now, events);
     }
 
-    /// READY batches lie in the order in which they were sent.
+    /// READY batches lie in the order in which they were sent, or were last seen to get on.
     fn look_for_stalls(&mut self, shard: usize, now: u64, events: &mut Vec<Event>) {
         let limit = self.options.stall_after;
         while let Some(s) = self.shards.get(shard).filter(|s| !s.mark.is_infinite()) {
             let number = s.ready_out.head;
-            let Some(batch) = self.batches.get(number) else { return };
+            let Some(batch) = self.batches.get_mut(number) else { return };
             if now.saturating_sub(batch.sent_at) < limit {
                 return;
             }
             let id = BatchId { number, seq: batch.seq };
-            self.stalled(id, now, events);
+            if core::mem::replace(&mut batch.left_then, batch.left) == batch.left {
+                self.stalled(id, now, events);
+                continue;
+            }
+            // Slow, but it gets on.
+            batch.sent_at = now;
+            if let Some(s) = self.shards.get_mut(shard) {
+                s.ready_out.remove(&mut self.batches, number);
+                s.ready_out.push(&mut self.batches, number);
+            }
         }
     }
 }

@@ -9,10 +9,12 @@ extern crate shmuring_ffi;
 
 use shmuring::backend::{Backend, Cancelled, Leftover, SlotRef, Wait};
 use shmuring::error::Result;
+use shmuring::layout::Slot;
 use shmuring::liveness::{Liveness, LockFile};
 use shmuring::parts::Parts;
 use shmuring::region::Region;
-use shmuring::request::{Completion, Request};
+use shmuring::request::{Completion, RawRequest, RelTag, Request};
+use shmuring::slot::State;
 use shmuring::stats::OwnerCounter;
 
 type Handle = Backend<'static>;
@@ -41,6 +43,18 @@ entries! {
     entry_free_slot(b: &mut Handle) -> Result<u32> = b.free_slot();
     entry_wait_free(b: &mut Handle, w: &Wait<'_>) -> Result<u32> = b.wait_free(w);
     entry_fill(b: &mut Handle, slot: u32, r: &Request<'_>) -> Result<SlotRef> = b.fill(slot, r);
+    entry_try_fill(b: &mut Handle, slot: u32, r: &Request<'_>) -> Option<SlotRef> = b.try_fill(slot, r);
+    entry_try_fill_raw(b: &mut Handle, slot: u32, r: &RawRequest) -> Option<SlotRef> = b.try_fill_raw(slot, *r);
+    entry_try_fill_read(b: &mut Handle, slot: u32, rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<SlotRef>
+        = b.try_fill_read(slot, rel, fork, block, lsn);
+    entry_try_start_read(b: &mut Handle, rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<SlotRef>
+        = b.try_start_read(rel, fork, block, lsn);
+    entry_try_submit(b: &mut Handle, r: SlotRef) -> bool = b.try_submit(r);
+    entry_try_finish(b: &mut Handle, r: SlotRef) -> Option<Completion> = b.try_finish(r);
+    entry_state(b: &Handle, slot: u32) -> Result<State> = b.state(slot);
+    entry_slots(b: &'static Handle) -> &'static [Slot] = b.slots();
+    entry_limit(b: &Handle) -> *const u64 = b.limit();
+    entry_block_size(b: &Handle) -> u32 = b.block_size();
     entry_submit(b: &mut Handle, r: SlotRef) -> Result<()> = b.submit(r);
     entry_submit_many(b: &mut Handle, r: *const SlotRef, n: usize) -> Result<()>
         = b.submit_many(core::slice::from_raw_parts(r, n));

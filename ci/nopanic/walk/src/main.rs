@@ -43,7 +43,11 @@ fn run() -> Result<bool, String> {
         return Err("no entries in the program".into());
     }
     let graph = Graph::new(&program, &entries);
-    Ok(if planted { check_planted(&program, &rules, &graph, &entries) } else { check(&program, &rules, &graph, &entries) })
+    Ok(if planted {
+        check_planted(&program, &rules, &graph, &entries)
+    } else {
+        check(&program, &rules, &graph, &entries)
+    })
 }
 
 /// Faults of one entry: the first function of each kind of fault and name.
@@ -59,7 +63,15 @@ fn check(program: &Program, rules: &Rules, graph: &Graph<'_>, entries: &[&str]) 
         let reached = graph.walk(&[entry], |name| rules.ends(program, name));
         functions.extend(reached.keys().copied());
         seen.insert(entry.to_string(), reached.keys().map(|n| plain(n)).collect());
-        for (fault, function) in faults(program, rules, entry, &reached) {
+        let found = faults(program, rules, entry, &reached);
+        if rules.is_guarded(entry) {
+            if found.is_empty() {
+                clean = false;
+                println!("rules.txt: nothing needs: guarded {entry}");
+            }
+            continue;
+        }
+        for (fault, function) in found {
             clean = false;
             println!("{entry} {}: {}", fault.text(), chain(&reached, function));
         }

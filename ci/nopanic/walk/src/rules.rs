@@ -36,6 +36,8 @@ pub struct Rules {
     memory: HashSet<String>,
     /// Entries that may allocate, whose documentation says so.
     allocating: HashSet<String>,
+    /// Entries that may reach anything, since they catch panics and are no part of a backend's I/O.
+    guarded: HashSet<String>,
     /// Functions that look like a panic and are known not to be one: (entry or `*`, part of the demangled name).
     excused: HashSet<(String, String)>,
 }
@@ -51,6 +53,7 @@ impl Rules {
                 "harmless" => rules.harmless.extend(names),
                 "memory" => rules.memory.extend(names),
                 "allocates" => rules.allocating.extend(names),
+                "guarded" => rules.guarded.extend(names),
                 "excused" => match names.collect::<Vec<_>>().as_slice() {
                     [entry, function] => drop(rules.excused.insert((entry.clone(), function.clone()))),
                     _ => return Err(format!("rules.txt: 'excused ENTRY FUNCTION', not: {line}")),
@@ -69,6 +72,11 @@ impl Rules {
         let excused = self.excused.iter().any(|(e, f)| (e == "*" || e == entry) && name.contains(f.as_str()));
         let allowed = fault == Fault::Allocates && self.allocating.contains(entry);
         (!excused && !allowed).then_some(fault)
+    }
+
+    /// Whether this entry may have faults: it must have some then.
+    pub fn is_guarded(&self, entry: &str) -> bool {
+        self.guarded.contains(entry)
     }
 
     /// Whether the walk ends at this function, since what it does is known.
@@ -108,7 +116,8 @@ impl Rules {
         };
         let excused = self.excused.iter().filter(|(e, f)| !used(e, f)).map(|(e, f)| format!("excused {e} {f}"));
         let gone = self.allocating.iter().filter(|e| !seen.contains_key(*e)).map(|e| format!("allocates {e}"));
-        let mut all: Vec<String> = excused.chain(gone).collect();
+        let missing = self.guarded.iter().filter(|e| !seen.contains_key(*e)).map(|e| format!("guarded {e}"));
+        let mut all: Vec<String> = excused.chain(gone).chain(missing).collect();
         all.sort_unstable();
         all
     }

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The checks whose strength is in numbers, for hours: ci/check-long.sh [loom|kill|single_step|fuzz|sanitize ...]
+# Every one is run, whatever became of those before it; fails if one of them did. Prints how long each took.
+#
+#   loom         10,000,000 random schedules of each shuttle model; the loom models are exhaustive as they are
+#   kill         100,000 kills of backends and 10,000 of communicators under load, one after the other for some two hours
+#   single_step  a kill at every instruction, ten times over: what sleepers do meanwhile differs
+#   fuzz         an hour for each target
+#   sanitize     as on demand
+#
+# Numbers are taken from the environment where they are set there, so that a part of a night can be used:
+# SHMURING_SCHEDULES, SHMURING_KILLS, SHMURING_COMMUNICATOR_KILLS, SHMURING_SEED, SHMURING_FUZZ_SECONDS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(loom kill single_step fuzz sanitize)
+
+run() { # PART
+    case $1 in
+        loom) SHMURING_SCHEDULES=${SHMURING_SCHEDULES:-10000000} ci/loom.sh ;;
+        kill)
+            ci/kill.sh "${SHMURING_KILLS:-100000}" "${SHMURING_COMMUNICATOR_KILLS:-10000}" ${SHMURING_SEED:+"$SHMURING_SEED"}
+            ;;
+        single_step)
+            local i
+            for i in {1..10}; do
+                echo "round $i of 10"
+                ci/single_step.sh || return 1
+            done
+            ;;
+        fuzz) ci/fuzz.sh "${SHMURING_FUZZ_SECONDS:-3600}" ;;
+        sanitize) ci/sanitize.sh ;;
+        *)
+            echo "error: no part is called $1" >&2
+            return 1
+            ;;
+    esac
+}
+
+summary=""
+failed=0
+for part in "${parts[@]}"; do
+    printf '\n==== %s, at length\n' "$part"
+    begin=$SECONDS
+    verdict=passed
+    run "$part" || verdict=FAILED
+    [ "$verdict" = passed ] || failed=1
+    summary+=$(printf '\n%-12s %6d s  %s' "$part" $((SECONDS - begin)) "$verdict")
+done
+printf '\n%s\n' "$summary"
+exit $failed

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Kills a process before every instruction of each operation, and shows that the others go on and lose nothing.
+# Prints the instructions and kills of each operation. Needs ptrace; without it the tests say so and fail.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Optimised: a debug build has some ten times the instructions. The figures are printed by tests that pass, too.
+cargo test --profile checked --test single_step -- --nocapture "$@"

@@ -1,0 +1,71 @@
+//! Which page service, in a string: what people write on a command line and embedders in a configuration.
+
+use super::datadir::{DataDir, DataDirOptions};
+use super::store::{Store, StoreOptions};
+use super::{PageService, Result};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// A page service by name: `store:DIR` or `datadir:DIR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceSpec {
+    /// Embedded pages in a directory, which is made if it is missing.
+    Store(PathBuf),
+    /// Read-only pages of a PostgreSQL data directory.
+    DataDir(PathBuf),
+}
+
+impl FromStr for ServiceSpec {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        match s.split_once(':') {
+            Some(("store", dir)) if !dir.is_empty() => Ok(Self::Store(dir.into())),
+            Some(("datadir", dir)) if !dir.is_empty() => Ok(Self::DataDir(dir.into())),
+            _ => Err(format!("'{s}' is not store:DIR or datadir:DIR")),
+        }
+    }
+}
+
+impl std::fmt::Display for ServiceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(dir) => write!(f, "store:{}", dir.display()),
+            Self::DataDir(dir) => write!(f, "datadir:{}", dir.display()),
+        }
+    }
+}
+
+impl ServiceSpec {
+    /// Whether there is what the service would read; a store that is not there would be made.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        match self {
+            Self::Store(dir) => super::store::is_store(dir),
+            Self::DataDir(dir) => dir.exists(),
+        }
+    }
+
+    /// Opens the service; a store gathers so many bytes of writes in memory. Blocks on the filesystem.
+    pub fn open(&self, memtable_bytes: u64) -> Result<Arc<dyn PageService>> {
+        Ok(match self {
+            Self::Store(dir) => Arc::new(Store::open(dir, StoreOptions { memtable_bytes, ..StoreOptions::default() })?),
+            Self::DataDir(dir) => Arc::new(DataDir::open(dir, &DataDirOptions::default())?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_parse_and_nonsense_does_not() {
+        assert_eq!("store:/a:b".parse(), Ok(ServiceSpec::Store("/a:b".into())));
+        assert_eq!("datadir:d".parse(), Ok(ServiceSpec::DataDir("d".into())));
+        for wrong in ["store", "store:", "s3:/x", "/x"] {
+            assert!(wrong.parse::<ServiceSpec>().is_err(), "{wrong}");
+        }
+    }
+}

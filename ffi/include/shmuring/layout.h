@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * shmuring/layout.h: what lies in a region, byte by byte. Part of shmuring.h, which includes it.
+ *
+ * MAINTAINERS: every size and offset repeats one of src/layout.rs and src/request.rs. ffi/src/abi.rs and the test
+ * `header` compare both ways; change both sides together.
+ */
+#ifndef SHMURING_LAYOUT_H
+#define SHMURING_LAYOUT_H
+
+#include "types.h"
+
+/*
+ * What lies in a region, for tools and debuggers, and for whoever reads a core. A word that several processes reach is
+ * to be loaded and stored atomically (__atomic_load_n and its like): C++ has no _Atomic, so the types here cannot say
+ * it. Programs use the functions; nothing here needs to be written by hand.
+ */
+
+/* What the creator fixed: written before the magic, never after. */
+struct shmuring_config {
+	uint32_t abi_version;
+	uint32_t slots;
+	uint64_t layout_hash;
+	uint64_t features;
+	uint64_t total_len;
+	uint64_t region_id[2];
+	uint32_t capacity;       /* cells of the submission ring, a power of two */
+	uint32_t bounce_per_slot;
+	uint32_t block_size;
+	uint32_t time_namespace; /* inode of the creator's; 0: not known */
+	uint64_t offsets[6];     /* role stats, pending bitmap, owner stats, slots, cells, bounce buffers */
+	uint64_t lock_file;      /* identity of the lock file beside adopted memory; 0: the region's own file */
+};
+
+/* One number alone on a pair of cache lines. */
+struct SHMURING_ALIGNED_(128) shmuring_alone64 {
+	uint64_t value;
+};
+
+struct SHMURING_ALIGNED_(128) shmuring_alone32 {
+	uint32_t value;
+};
+
+/* Who serves. */
+struct SHMURING_ALIGNED_(128) shmuring_role {
+	uint32_t epoch;     /* number of the present term */
+	uint32_t pid;       /* for messages only */
+	uint64_t claim_seq; /* last claim number given to a mutation */
+	uint64_t since;     /* CLOCK_MONOTONIC, ns */
+	uint64_t reserved;
+};
+
+/* Which server is served. */
+struct SHMURING_ALIGNED_(128) shmuring_life {
+	uint32_t life;
+	uint32_t pid; /* for messages only */
+	uint64_t system_identifier;
+};
+
+/* What every process agrees on about registered pools: stride << 32 | count. */
+struct SHMURING_ALIGNED_(128) shmuring_pool_check {
+	uint64_t stride_and_count[SHMURING_MAX_POOLS];
+};
+
+/* The first page of a region. */
+struct SHMURING_ALIGNED_(128) shmuring_header {
+	uint64_t magic;
+	struct shmuring_config config;
+	struct shmuring_alone64 tail;     /* next ticket: backends */
+	struct shmuring_alone64 head;     /* next ticket to reap: the communicator */
+	struct shmuring_alone64 parked;   /* park number and flag: the communicator */
+	struct shmuring_alone32 sequence; /* the futex that the communicator sleeps on: backends */
+	struct shmuring_alone64 any;      /* raised after a bit of the pending bitmap */
+	struct shmuring_role role;
+	struct shmuring_life life;
+	struct shmuring_pool_check pools;
+};
+
+/* Counters of the communicator's role. */
+struct SHMURING_ALIGNED_(128) shmuring_role_stats {
+	uint64_t counters[32];
+	uint64_t service[3][SHMURING_BUCKETS]; /* claim to completion of deferred requests, by class */
+	uint64_t blocked[SHMURING_BUCKETS]; /* time that requests waited for conflicting ones */
+};
+
+/* Counters of a slot owner, at the place of its first slot. */
+struct SHMURING_ALIGNED_(128) shmuring_owner_stats {
+	uint64_t counters[8];
+	uint64_t latency[SHMURING_BUCKETS]; /* sampled, submit to result */
+};
+
+/* The request bytes of a slot's first line. */
+struct SHMURING_PACKED4_ shmuring_raw_request {
+	uint64_t lsn;
+	uint32_t spc_oid;
+	uint32_t db_oid;
+	uint32_t rel_number;
+	uint32_t block;
+	uint32_t arg; /* buffer of a one-block request; blocks of a zero_extend */
+	uint8_t opcode;
+	uint8_t flags;
+	uint8_t fork;
+	uint8_t count;
+	uint16_t pool;
+	uint16_t reserved;
+};
+
+/* The result bytes. */
+struct SHMURING_PACKED4_ shmuring_completion {
+	uint16_t error; /* 0, or a positive errno */
+	uint16_t attempts;
+	uint64_t value;
+	uint64_t lsn;
+};
+
+/* Rare request bytes, valid by the request's flags. */
+struct shmuring_raw_extra {
+	uint64_t deadline; /* CLOCK_MONOTONIC, ns */
+	uint64_t request_lsn;
+};
+
+/* Who owns the slot. */
+struct shmuring_control {
+	uint32_t life;
+	uint32_t owner_first;
+	uint32_t owner_count;
+	uint32_t owner_pid; /* for messages only */
+	struct shmuring_raw_extra extra;
+};
+
+/* Buffers and LSNs of a vectored request. */
+struct shmuring_raw_vector {
+	uint64_t lsns[SHMURING_MAX_BLOCKS];
+	uint32_t buffers[SHMURING_MAX_BLOCKS];
+};
+
+/* A request slot. */
+struct SHMURING_ALIGNED_(64) shmuring_slot {
+	uint64_t word;
+	struct shmuring_raw_request request;
+	struct shmuring_completion result;
+	struct shmuring_control control;
+	uint64_t claim_seq;
+	uint64_t claimed_at;
+	uint64_t waiting_since;
+	uint64_t orphan;
+	struct shmuring_raw_vector vector;
+};
+
+/* A cell of the submission ring: lap << 24 | slot. */
+struct SHMURING_ALIGNED_(64) shmuring_cell {
+	uint64_t value;
+};
+
+/* What an earlier owner left in a slot, and what became of it: shmuring_next_leftover. Lies in no region. */
+struct shmuring_leftover {
+	uint32_t slot;
+	uint32_t generation;
+	struct shmuring_raw_request request; /* what it asked for */
+	uint32_t fate;                       /* SHMURING_FATE_* */
+	struct shmuring_completion result;   /* with SHMURING_FATE_COMPLETED; else 0 */
+};
+
+SHMURING_SIZE_(shmuring_config, 120);
+SHMURING_AT_(shmuring_config, abi_version, 0);
+SHMURING_AT_(shmuring_config, slots, 4);
+SHMURING_AT_(shmuring_config, layout_hash, 8);
+SHMURING_AT_(shmuring_config, features, 16);
+SHMURING_AT_(shmuring_config, total_len, 24);
+SHMURING_AT_(shmuring_config, region_id, 32);
+SHMURING_AT_(shmuring_config, capacity, 48);
+SHMURING_AT_(shmuring_config, bounce_per_slot, 52);
+SHMURING_AT_(shmuring_config, block_size, 56);
+SHMURING_AT_(shmuring_config, time_namespace, 60);
+SHMURING_AT_(shmuring_config, offsets, 64);
+SHMURING_AT_(shmuring_config, lock_file, 112);
+
+SHMURING_SIZE_(shmuring_alone64, 128);
+SHMURING_AT_(shmuring_alone64, value, 0);
+
+SHMURING_SIZE_(shmuring_alone32, 128);
+SHMURING_AT_(shmuring_alone32, value, 0);
+
+SHMURING_SIZE_(shmuring_role, 128);
+SHMURING_AT_(shmuring_role, epoch, 0);
+SHMURING_AT_(shmuring_role, pid, 4);
+SHMURING_AT_(shmuring_role, claim_seq, 8);
+SHMURING_AT_(shmuring_role, since, 16);
+SHMURING_AT_(shmuring_role, reserved, 24);
+
+SHMURING_SIZE_(shmuring_life, 128);
+SHMURING_AT_(shmuring_life, life, 0);
+SHMURING_AT_(shmuring_life, pid, 4);
+SHMURING_AT_(shmuring_life, system_identifier, 8);
+
+SHMURING_SIZE_(shmuring_pool_check, 128);
+SHMURING_AT_(shmuring_pool_check, stride_and_count, 0);
+
+SHMURING_SIZE_(shmuring_header, 1152);
+SHMURING_AT_(shmuring_header, magic, 0);
+SHMURING_AT_(shmuring_header, config, 8);
+SHMURING_AT_(shmuring_header, tail, 128);
+SHMURING_AT_(shmuring_header, head, 256);
+SHMURING_AT_(shmuring_header, parked, 384);
+SHMURING_AT_(shmuring_header, sequence, 512);
+SHMURING_AT_(shmuring_header, any, 640);
+SHMURING_AT_(shmuring_header, role, 768);
+SHMURING_AT_(shmuring_header, life, 896);
+SHMURING_AT_(shmuring_header, pools, 1024);
+
+SHMURING_SIZE_(shmuring_role_stats, 1024);
+SHMURING_AT_(shmuring_role_stats, counters, 0);
+SHMURING_AT_(shmuring_role_stats, service, 256);
+SHMURING_AT_(shmuring_role_stats, blocked, 832);
+
+SHMURING_SIZE_(shmuring_owner_stats, 256);
+SHMURING_AT_(shmuring_owner_stats, counters, 0);
+SHMURING_AT_(shmuring_owner_stats, latency, 64);
+
+SHMURING_SIZE_(shmuring_raw_request, 36);
+SHMURING_AT_(shmuring_raw_request, lsn, 0);
+SHMURING_AT_(shmuring_raw_request, spc_oid, 8);
+SHMURING_AT_(shmuring_raw_request, db_oid, 12);
+SHMURING_AT_(shmuring_raw_request, rel_number, 16);
+SHMURING_AT_(shmuring_raw_request, block, 20);
+SHMURING_AT_(shmuring_raw_request, arg, 24);
+SHMURING_AT_(shmuring_raw_request, opcode, 28);
+SHMURING_AT_(shmuring_raw_request, flags, 29);
+SHMURING_AT_(shmuring_raw_request, fork, 30);
+SHMURING_AT_(shmuring_raw_request, count, 31);
+SHMURING_AT_(shmuring_raw_request, pool, 32);
+SHMURING_AT_(shmuring_raw_request, reserved, 34);
+
+SHMURING_SIZE_(shmuring_completion, 20);
+SHMURING_AT_(shmuring_completion, error, 0);
+SHMURING_AT_(shmuring_completion, attempts, 2);
+SHMURING_AT_(shmuring_completion, value, 4);
+SHMURING_AT_(shmuring_completion, lsn, 12);
+
+SHMURING_SIZE_(shmuring_raw_extra, 16);
+SHMURING_AT_(shmuring_raw_extra, deadline, 0);
+SHMURING_AT_(shmuring_raw_extra, request_lsn, 8);
+
+SHMURING_SIZE_(shmuring_control, 32);
+SHMURING_AT_(shmuring_control, life, 0);
+SHMURING_AT_(shmuring_control, owner_first, 4);
+SHMURING_AT_(shmuring_control, owner_count, 8);
+SHMURING_AT_(shmuring_control, owner_pid, 12);
+SHMURING_AT_(shmuring_control, extra, 16);
+
+SHMURING_SIZE_(shmuring_raw_vector, 384);
+SHMURING_AT_(shmuring_raw_vector, lsns, 0);
+SHMURING_AT_(shmuring_raw_vector, buffers, 256);
+
+SHMURING_SIZE_(shmuring_slot, 512);
+SHMURING_AT_(shmuring_slot, word, 0);
+SHMURING_AT_(shmuring_slot, request, 8);
+SHMURING_AT_(shmuring_slot, result, 44);
+SHMURING_AT_(shmuring_slot, control, 64);
+SHMURING_AT_(shmuring_slot, claim_seq, 96);
+SHMURING_AT_(shmuring_slot, claimed_at, 104);
+SHMURING_AT_(shmuring_slot, waiting_since, 112);
+SHMURING_AT_(shmuring_slot, orphan, 120);
+SHMURING_AT_(shmuring_slot, vector, 128);
+
+SHMURING_SIZE_(shmuring_cell, 64);
+SHMURING_AT_(shmuring_cell, value, 0);
+
+SHMURING_SIZE_(shmuring_leftover, 68);
+SHMURING_AT_(shmuring_leftover, slot, 0);
+SHMURING_AT_(shmuring_leftover, generation, 4);
+SHMURING_AT_(shmuring_leftover, request, 8);
+SHMURING_AT_(shmuring_leftover, fate, 44);
+SHMURING_AT_(shmuring_leftover, result, 48);
+
+#endif /* SHMURING_LAYOUT_H */

@@ -1,0 +1,253 @@
+//! The handle of a backend: attach, the refusals that every call makes first, leftovers, detach.
+
+use core::ffi::c_int;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+use shmuring::backend::{Backend, Fate};
+use shmuring::layout::Slot;
+use shmuring::request::Completion;
+
+use crate::api::{fate, ApiError, ApiLeftover, ApiWait};
+use crate::fault::{code, number, told, Answer, Fault};
+use crate::guard::guard;
+use crate::memory::boxed;
+use crate::region::ApiRegion;
+use crate::thread;
+use crate::wait::wait_of;
+
+/// What the inline functions of the header read: `struct shmuring_backend_head`.
+#[derive(Debug)]
+#[repr(C)]
+pub struct ApiHead {
+    /// Where it says how many slots there are; 0 in a forked child.
+    pub limit: *const u64,
+    /// The first slot of the range.
+    pub slots: *const Slot,
+    /// Its number.
+    pub first: u32,
+    /// Slots in the range.
+    pub count: u32,
+}
+
+/// The limit of a handle that does nothing any more.
+static NOTHING: u64 = 0;
+/// No thread has this number.
+const NOBODY: usize = 0;
+
+/// What a handle is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// `backend` was dropped.
+    Detached,
+    /// A panic was caught; `backend` is still there, for its locks to be dropped in the end.
+    Broken,
+}
+
+/// What a `struct shmuring_backend` is.
+#[repr(C)]
+pub struct ApiBackend {
+    head: ApiHead,
+    /// The thread that may use it; [`NOBODY`] unless it is open.
+    thread: usize,
+    state: State,
+    region: *const ApiRegion,
+    backend: ManuallyDrop<Backend<'static>>,
+}
+
+impl ApiBackend {
+    fn close(&mut self, state: State) {
+        self.head.limit = &raw const NOTHING;
+        self.thread = NOBODY;
+        self.state = state;
+    }
+
+    /// Why its thread is not the caller's.
+    #[cold]
+    fn refusal(&self) -> Fault {
+        match self.state {
+            State::Open => Fault::WrongThread,
+            State::Detached => Fault::Detached,
+            State::Broken => Fault::Bug,
+        }
+    }
+}
+
+/// The backend behind a pointer from C, for the thread that attached it. Whether this is its process, each call of the
+/// library asks.
+///
+/// # Safety
+/// `b` is null or a handle that was not freed, and no other call uses it now.
+#[inline(always)]
+pub(crate) unsafe fn open<'b>(b: *mut ApiBackend) -> Result<&'b mut Backend<'static>, Fault> {
+    // SAFETY: the caller's promise.
+    let this = unsafe { b.as_mut() }.ok_or(Fault::Null)?;
+    if this.thread != thread::current() {
+        return Err(this.refusal());
+    }
+    Ok(&mut this.backend)
+}
+
+/// Runs a call that is not worth its nanoseconds under the guard: a panic marks the handle.
+///
+/// # Safety
+/// As for [`open`].
+pub(crate) unsafe fn guarded(b: *mut ApiBackend, f: impl FnOnce(&mut Backend<'static>) -> Answer) -> Answer {
+    // SAFETY: the caller's promise.
+    let backend = unsafe { open(b) }?;
+    guard(None, || Some(f(backend))).unwrap_or_else(|| {
+        // SAFETY: `open` found it not null; the borrow has ended.
+        unsafe { (*b).close(State::Broken) };
+        Err(Fault::Bug)
+    })
+}
+
+/// Makes a handle of what `attach` gives: the number of usable slots.
+///
+/// # Safety
+/// `region` is null or a handle that was not detached; `out` and `err` are null or may be written.
+unsafe fn hand_out(
+    region: *mut ApiRegion,
+    out: *mut *mut ApiBackend,
+    err: *mut ApiError,
+    attach: impl FnOnce(&'static shmuring::region::Region) -> shmuring::error::Result<Backend<'static>>,
+) -> c_int {
+    let make = || {
+        let out = NonNull::new(out).ok_or(Fault::Null)?;
+        // SAFETY: the caller's promise.
+        let borrowed = unsafe { ApiRegion::borrow(region) }?;
+        let made = attach(borrowed).map_err(Fault::from).and_then(|backend| {
+            let (first, count, usable) = (backend.first(), backend.count(), backend.usable());
+            let head = ApiHead { limit: backend.limit(), slots: backend.slots().as_ptr(), first, count };
+            let backend = ManuallyDrop::new(backend);
+            let handle = boxed(ApiBackend { head, thread: thread::current(), state: State::Open, region, backend })?;
+            Ok((handle, usable))
+        });
+        match made {
+            Ok((handle, usable)) => {
+                // SAFETY: not null, and the caller's promise.
+                unsafe { out.write(handle) };
+                Ok(number(usable))
+            }
+            Err(fault) => {
+                // SAFETY: borrowed above, and nothing was made that borrows from it.
+                unsafe { ApiRegion::put_back(region) };
+                Err(fault)
+            }
+        }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { told(guard(Err(Fault::Bug), make), err) }
+}
+
+/// Attaches to a range of slots: how many can be used at once.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_backend_attach(
+    region: *mut ApiRegion,
+    first: u32,
+    count: u32,
+    out: *mut *mut ApiBackend,
+    err: *mut ApiError,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { hand_out(region, out, err, |region| Backend::attach(region, first, count)) }
+}
+
+/// Attaches to slots that nobody holds.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_backend_attach_any(
+    region: *mut ApiRegion,
+    count: u32,
+    out: *mut *mut ApiBackend,
+    err: *mut ApiError,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { hand_out(region, out, err, |region| Backend::attach_any(region, count)) }
+}
+
+/// Slots that could be filled now.
+///
+/// # Safety
+/// `b` is null or a handle that was not freed.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_backend_usable(b: *mut ApiBackend) -> c_int {
+    // SAFETY: the caller's promise.
+    code(unsafe { open(b) }.map(|backend| number(backend.usable())))
+}
+
+/// Settles the next leftover: 1 and the leftover in `*out`, or 0.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_next_leftover(
+    b: *mut ApiBackend,
+    wait: *const ApiWait,
+    out: *mut ApiLeftover,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let answer = unsafe {
+        guarded(b, |backend| {
+            let out = NonNull::new(out).ok_or(Fault::Null)?;
+            let Some(leftover) = backend.next_leftover(&wait_of(wait)?)? else { return Ok(0) };
+            let none = Completion { errno: 0, attempts: 0, value: 0, lsn: 0 };
+            let (fate, result) = match leftover.fate {
+                Fate::Completed(result) => (fate::COMPLETED, result),
+                Fate::Withdrawn => (fate::WITHDRAWN, none),
+                Fate::Abandoned => (fate::ABANDONED, none),
+                Fate::OwnerDead => (fate::OWNER_DEAD, none),
+            };
+            let (slot, generation, request) = (leftover.slot, leftover.generation, leftover.request);
+            out.write(ApiLeftover { slot, generation, request, fate, result });
+            Ok(1)
+        })
+    };
+    code(answer)
+}
+
+/// Settles what is in flight, and gives the slots up: how many requests were settled.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_backend_detach(b: *mut ApiBackend, wait: *const ApiWait) -> c_int {
+    // SAFETY: the caller's promise.
+    let answer = unsafe { guarded(b, |backend| Ok(number(backend.detach(&wait_of(wait)?)?))) };
+    if answer.is_ok() {
+        // SAFETY: it was open, so it is not null and its backend is there; it is not looked at once it is detached.
+        unsafe {
+            (*b).close(State::Detached);
+            ManuallyDrop::drop(&mut (*b).backend);
+        }
+    }
+    code(answer)
+}
+
+/// Frees the handle, by any thread and in any process.
+///
+/// # Safety
+/// `b` is null or a handle that was not freed, which nobody uses any more.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_backend_free(b: *mut ApiBackend) -> c_int {
+    code(guard(Err(Fault::Bug), || {
+        if b.is_null() {
+            return Ok(0);
+        }
+        // SAFETY: made by `hand_out`, and the caller's promise.
+        let mut this = unsafe { Box::from_raw(b) };
+        if this.state != State::Detached {
+            // SAFETY: it is dropped in `shmuring_backend_detach` and here alone.
+            unsafe { ManuallyDrop::drop(&mut this.backend) };
+        }
+        // SAFETY: the backend is gone, which alone borrowed from it.
+        unsafe { ApiRegion::put_back(this.region) };
+        Ok(0)
+    }))
+}

@@ -1,0 +1,138 @@
+//! What the embedder asks for, checked and copied: nothing of C's memory is used after that, but what it lends for longer.
+
+use core::ffi::{c_char, c_void, CStr};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shmuring::communicator::Gather;
+use shmuring::error::Error;
+use shmuring_communicator::server::{HostOptions, ServerOptions};
+use shmuring_communicator::service::spec::ServiceSpec;
+
+use super::log::{self, Callback, Wanted};
+use super::place::Failure;
+use crate::region::ApiRegion;
+
+/// How to serve, in C's words.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ApiHostConfig {
+    pub(super) size: u64,
+    pub(super) region: *mut ApiRegion,
+    pub(super) region_path: *const c_char,
+    pub(super) service: *const c_char,
+    pub(super) log: Option<Callback>,
+    pub(super) user: *mut c_void,
+    pub(super) log_level: u32,
+    pub(super) threads: u32,
+    pub(super) grace_ms: u32,
+    pub(super) gather: u32,
+    pub(super) gather_us: u32,
+    pub(super) forget_every_s: u32,
+    pub(super) memtable_bytes: u64,
+    pub(super) history_bytes: u64,
+    pub(super) reserved: [u64; 4],
+}
+
+/// Bytes of the configuration of the first version of this interface: no caller has less.
+const FIRST: usize = 120;
+/// More than any version will have.
+const MOST: usize = 4096;
+const _: () = assert!(size_of::<ApiHostConfig>() == FIRST);
+
+/// The region to serve.
+pub(super) enum Place {
+    /// The embedder's handle.
+    Handle(*mut ApiRegion),
+    /// Where to attach.
+    Path(PathBuf),
+}
+
+/// A configuration that makes sense.
+pub(super) struct Config {
+    pub(super) place: Place,
+    pub(super) options: HostOptions,
+    pub(super) threads: Option<usize>,
+    pub(super) log: Wanted,
+}
+
+// SAFETY: the handle of the region is used by one thread at a time; see `run`.
+unsafe impl Send for Config {}
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, Failure> {
+    Err((-Error::BadRequest.errno(), why.into()))
+}
+
+/// Reads a configuration of this version or of another: what a longer one has more must be zero.
+///
+/// # Safety
+/// `config` is null, or a configuration of the size that it says.
+pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Failure> {
+    if config.is_null() {
+        return Err((-Error::BadMemory.errno(), "the configuration is null".into()));
+    }
+    // SAFETY: it begins with its size, by the caller's promise.
+    let size = unsafe { (&raw const (*config).size).read() };
+    if size < FIRST as u64 || size > MOST as u64 {
+        return refuse(format!("a configuration has {FIRST} bytes or more, not {size}: set its size"));
+    }
+    // SAFETY: so many bytes may be read, by the caller's promise.
+    let bytes = unsafe { core::slice::from_raw_parts(config.cast::<u8>(), size as usize) };
+    if bytes.iter().skip(size_of::<ApiHostConfig>()).any(|b| *b != 0) {
+        return refuse("the configuration asks for what this version of the library does not know");
+    }
+    // SAFETY: as large as it has to be.
+    let config = unsafe { config.read() };
+    if config.reserved != [0; 4] {
+        return refuse("a reserved field of the configuration is not zero");
+    }
+    // SAFETY: null or texts, by the caller's promise.
+    let (path, service) = unsafe { (text(config.region_path), text(config.service)) };
+    let place = match (config.region.is_null(), path) {
+        (false, None) => Place::Handle(config.region),
+        (true, Some(path)) => Place::Path(OsStr::from_bytes(path.to_bytes()).into()),
+        _ => return refuse("a host serves the region of a handle, or the one at a path: set one of both"),
+    };
+    let Some(service) = service else { return refuse("no service is named") };
+    let Ok(service) = service.to_str() else { return refuse("the service's name is not UTF-8") };
+    let service = service.parse().or_else(|why: String| refuse(why))?;
+    if config.log_level > log::DEBUG {
+        return refuse(format!("there is no log level {}", config.log_level));
+    }
+    let threads = usize::try_from(config.threads).ok().filter(|n| *n > 0);
+    if threads.is_some_and(|n| n > 1024) {
+        return refuse(format!("{} threads are too many", config.threads));
+    }
+    if config.gather > 64 || config.gather_us > 1_000_000 {
+        return refuse("a batch gathers at most 64 requests, for at most a second");
+    }
+    let level = if config.log_level == 0 { log::INFO } else { config.log_level };
+    let log = Wanted { level, callback: config.log, user: config.user };
+    Ok(Config { place, options: options(&config, service), threads, log })
+}
+
+/// Zero is the default.
+fn options(config: &ApiHostConfig, service: ServiceSpec) -> HostOptions {
+    let or = |value: u64, otherwise: u64| if value == 0 { otherwise } else { value };
+    let defaults = HostOptions::new(service);
+    let gather_ns = or(config.gather_us.into(), 50).saturating_mul(1000);
+    HostOptions {
+        memtable_bytes: or(config.memtable_bytes, defaults.memtable_bytes),
+        server: ServerOptions {
+            gather: Gather { requests: config.gather as usize, ns: gather_ns },
+            grace: Duration::from_millis(or(config.grace_ms.into(), 30_000)),
+        },
+        history: or(config.history_bytes, defaults.history),
+        forget_every: Duration::from_secs(or(config.forget_every_s.into(), 60)),
+        ..defaults
+    }
+}
+
+/// # Safety
+/// `text` is null or ends with a zero, and lives for `'a`.
+unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
+    // SAFETY: not null; the rest is the caller's promise.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+}

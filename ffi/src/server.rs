@@ -1,0 +1,110 @@
+//! The life of the server that a region serves: begin, settle, end.
+
+use core::ffi::c_int;
+use core::ptr::NonNull;
+
+use shmuring::communicator::ServerLife;
+use shmuring::region::Region;
+
+use crate::api::{ApiError, ApiWait};
+use crate::fault::{code, number, told, Answer, Fault};
+use crate::guard::guard;
+use crate::memory::boxed;
+use crate::region::ApiRegion;
+use crate::thread;
+use crate::wait::wait_of;
+
+/// What a `struct shmuring_server` is.
+pub struct ApiServer {
+    life: ServerLife,
+    borrowed: &'static Region,
+    region: *const ApiRegion,
+    thread: usize,
+    /// A panic was caught.
+    is_broken: bool,
+}
+
+/// Begins a new life: its number.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_server_begin(
+    region: *mut ApiRegion,
+    system_identifier: u64,
+    out: *mut *mut ApiServer,
+    err: *mut ApiError,
+) -> c_int {
+    let make = || {
+        let out = NonNull::new(out).ok_or(Fault::Null)?;
+        // SAFETY: the caller's promise.
+        let borrowed = unsafe { ApiRegion::borrow(region) }?;
+        let made = ServerLife::begin(borrowed, system_identifier).map_err(Fault::from).and_then(|life| {
+            let n = life.life() & c_int::MAX.unsigned_abs();
+            let server = ApiServer { life, borrowed, region, thread: thread::current(), is_broken: false };
+            Ok((boxed(server)?, number(n.max(1))))
+        });
+        match made {
+            Ok((handle, n)) => {
+                // SAFETY: not null, and the caller's promise.
+                unsafe { out.write(handle) };
+                Ok(n)
+            }
+            Err(fault) => {
+                // SAFETY: borrowed above, and nothing was made that borrows from it.
+                unsafe { ApiRegion::put_back(region) };
+                Err(fault)
+            }
+        }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { told(guard(Err(Fault::Bug), make), err) }
+}
+
+/// Settles the slots of older lives: how many there were.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_server_settle(server: *mut ApiServer, wait: *const ApiWait) -> c_int {
+    let settle = || -> Answer {
+        // SAFETY: the caller's promise.
+        let this = unsafe { server.as_mut() }.ok_or(Fault::Null)?;
+        if this.is_broken {
+            return Err(Fault::Bug);
+        }
+        if this.thread != thread::current() {
+            return Err(Fault::WrongThread);
+        }
+        guard(None, || {
+            // SAFETY: the caller's promise.
+            let wait = unsafe { wait_of(wait) };
+            Some(wait.and_then(|wait| Ok(number(this.life.settle(this.borrowed, &wait)?))))
+        })
+        .unwrap_or_else(|| {
+            this.is_broken = true;
+            Err(Fault::Bug)
+        })
+    };
+    code(settle())
+}
+
+/// Ends the life.
+///
+/// # Safety
+/// `server` is null or a handle that was not ended, which nobody uses any more.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_server_end(server: *mut ApiServer) -> c_int {
+    code(guard(Err(Fault::Bug), || {
+        if server.is_null() {
+            return Ok(0);
+        }
+        // SAFETY: made by `shmuring_server_begin`, and the caller's promise.
+        let this = unsafe { Box::from_raw(server) };
+        let region = this.region;
+        drop(this);
+        // SAFETY: the life is gone, which alone borrowed from it.
+        unsafe { ApiRegion::put_back(region) };
+        Ok(0)
+    }))
+}

@@ -1,0 +1,184 @@
+//! Communicators that are written in C: one that serves real backends and dies, and every function of one with its
+//! misuse, under valgrind too.
+#![cfg(feature = "communicator")]
+
+mod support;
+
+use shmuring::backend::{Backend, Wait};
+use shmuring::communicator::Communicator;
+use shmuring::error::Error;
+use shmuring::region::{Options, Region};
+use shmuring::request::{Completion, Opcode, RelTag, Request};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use support::{build_with, manifest, run, Scratch};
+
+const PAGE: usize = 8192;
+const REL: RelTag = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16384, fork: 0 };
+
+fn program(name: &str, scratch: &Scratch) -> PathBuf {
+    build_with(&manifest().join(format!("tests/c/{name}.c")), scratch, &["-Wl,--gc-sections,-S"])
+}
+
+/// A communicator in C; killed when it is dropped.
+struct InC {
+    child: Child,
+    said: BufReader<std::process::ChildStdout>,
+    /// What it said when it began to serve.
+    serving: String,
+}
+
+impl InC {
+    fn start(program: &Path, region: &Path, file: &Path, more: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.arg(region).arg(file).args(more).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut serving = String::new();
+        said.read_line(&mut serving).unwrap();
+        Self { child, said, serving }
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: a signal to a child that was not waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+    }
+
+    /// Asks for the end; gives what it said last.
+    fn stop(mut self) -> String {
+        self.signal(libc::SIGTERM);
+        let mut last = String::new();
+        self.said.read_to_string(&mut last).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        last
+    }
+}
+
+impl Drop for InC {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn region(scratch: &Scratch) -> (PathBuf, Region) {
+    let path = scratch.0.join("region");
+    let (region, _) = Region::create_named(&path, &Options::new(64)).unwrap();
+    (path, region)
+}
+
+fn image(block: u32, version: u8) -> Vec<u8> {
+    (0..PAGE as u32).map(|i| (i ^ block).wrapping_mul(31) as u8 ^ version).collect()
+}
+
+fn call(b: &mut Backend<'_>, request: &Request<'_>, to: &mut [u8]) -> Completion {
+    b.call(request, &Wait::for_ms(20_000), to).unwrap()
+}
+
+#[test]
+fn a_communicator_in_c_serves_backends_in_rust_and_stops_when_it_is_told() {
+    const BACKENDS: u32 = 3;
+    const BLOCKS: u32 = 90;
+    let scratch = Scratch::new("serves");
+    let (path, region) = region(&scratch);
+    let exe = program("communicator", &scratch);
+    let c = InC::start(&exe, &path, &scratch.0.join("pages"), &[]);
+    assert_eq!(c.serving, "serving epoch 1 inherited 0\n");
+    std::thread::scope(|scope| {
+        for who in 0..BACKENDS {
+            let region = &region;
+            scope.spawn(move || {
+                let mut b = Backend::attach(region, who * 8, 8).unwrap();
+                for block in (0..BLOCKS).filter(|block| block % BACKENDS == who) {
+                    let page = image(block, 0);
+                    assert!(call(&mut b, &Request::extend(REL, block, 1, &page), &mut []).is_ok());
+                    let page = image(block, 1);
+                    assert!(call(&mut b, &Request::write_page(REL, block, 1, 2, &page), &mut []).is_ok());
+                }
+            });
+        }
+    });
+    let mut b = Backend::attach(&region, 0, 32).unwrap();
+    for first in (0..BLOCKS).step_by(9) {
+        let mut pages = vec![0; 9 * PAGE];
+        let done = call(&mut b, &Request::get_page(REL, first, 9, 77), &mut pages);
+        assert!(done.is_ok() && done.value == 9 && done.lsn == 77);
+        for (block, page) in (first..).zip(pages.chunks(PAGE)) {
+            assert!(page == image(block, 1), "block {block}");
+        }
+    }
+    assert_eq!(i32::from(call(&mut b, &Request::get_page(REL, BLOCKS, 1, 0), &mut [0; PAGE]).errno), libc::ENXIO);
+    assert_eq!({ call(&mut b, &Request::new(Opcode::RelSize, REL), &mut []).value }, u64::from(BLOCKS));
+    let second = Command::new(&exe).arg(&path).arg(scratch.0.join("pages")).output().unwrap();
+    let why = String::from_utf8(second.stderr).unwrap();
+    assert!(!second.status.success() && why.contains(&format!("(pid {})", c.child.id())), "{why}");
+    assert_eq!(c.stop(), format!("stopped answered {}\n", 2 * BLOCKS + BLOCKS / 9 + 2));
+}
+
+#[test]
+fn a_killed_communicator_in_c_is_followed_by_one_that_answers_what_it_had_claimed() {
+    let scratch = Scratch::new("kill");
+    let (path, region) = region(&scratch);
+    let (exe, pages) = (program("communicator", &scratch), scratch.0.join("pages"));
+    let mut b = Backend::attach(&region, 0, 16).unwrap();
+    let first = InC::start(&exe, &path, &pages, &["hold"]);
+    let images: Vec<_> = (0..4).map(|block| image(block, 7)).collect();
+    let mut sent = Vec::new();
+    let mut send = |b: &mut Backend<'_>, request: &Request<'_>| {
+        let slot = b.free_slot().unwrap();
+        let r = b.fill(slot, request).unwrap();
+        b.submit(r).unwrap();
+        sent.push(r);
+    };
+    for (block, image) in (0..).zip(&images) {
+        send(&mut b, &Request::extend(REL, block, 1, image));
+    }
+    send(&mut b, &Request::get_page(REL, 3, 1, 1));
+    let is_claimed = |b: &Backend<'_>| {
+        let states: Vec<_> = region.parts().slots.iter().map(shmuring::slot::owner::look).collect();
+        let _ = b;
+        states.iter().filter(|w| w.is(shmuring::slot::State::Processing)).count() == 5
+    };
+    while !is_claimed(&b) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    first.signal(libc::SIGKILL);
+    drop(first);
+    let second = InC::start(&exe, &path, &pages, &[]);
+    assert_eq!(second.serving, "serving epoch 2 inherited 5\n");
+    for r in &sent {
+        b.wait(*r, &Wait::for_ms(20_000)).unwrap();
+    }
+    assert!(b.page(sent[4], 0).unwrap() == images[3], "the read came after the writes");
+    for r in sent {
+        assert!(b.finish(r).unwrap().is_ok());
+    }
+    assert_eq!(second.stop(), "stopped answered 5\n");
+}
+
+#[test]
+fn a_communicator_in_rust_takes_over_from_one_in_c_only_when_that_is_gone() {
+    let scratch = Scratch::new("hand-over");
+    let (path, region) = region(&scratch);
+    let c = InC::start(&program("communicator", &scratch), &path, &scratch.0.join("pages"), &[]);
+    let parts = region.parts();
+    assert_eq!(Communicator::take_role(&region, &parts).err(), Some(Error::RoleHeld));
+    c.stop();
+    let (communicator, inherited) = Communicator::take_role(&region, &parts).unwrap();
+    assert_eq!((communicator.epoch(), inherited.mutations.len() + inherited.reads.len()), (2, 0));
+}
+
+#[test]
+fn every_function_of_a_communicator_does_what_the_header_says_and_refuses_misuse() {
+    let scratch = Scratch::new("claims");
+    run(&mut Command::new(program("claims", &scratch)));
+}
+
+#[test]
+fn valgrind_finds_nothing_in_a_communicator_in_c() {
+    let scratch = Scratch::new("valgrind");
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite,possible", "--error-exitcode=9"]);
+    run(valgrind.arg(program("claims", &scratch)));
+}
