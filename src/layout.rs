@@ -261,6 +261,8 @@ pub struct RoleStats {
     pub counters: [Tally; 32],
     /// Time from claim to completion of deferred requests, by class: demand, prefetch, background.
     pub service: [[Tally; BUCKETS]; 3],
+    /// Time that requests waited for conflicting ones.
+    pub blocked: [Tally; BUCKETS],
 }
 
 // SAFETY: every field that two processes touch is an atomic or is handed over by the slot word (I1); the plain words of
@@ -309,7 +311,7 @@ const _: () = {
     assert!(offset_of!(Slot, word) == 0 && offset_of!(Slot, request) == 8 && offset_of!(Slot, result) == 44);
     assert!(offset_of!(Slot, control) == 64 && offset_of!(Slot, claim_seq) == 96);
     assert!(offset_of!(Slot, vector) == 128 && size_of::<RawVector>() == 384);
-    assert!(size_of::<OwnerStats>() == 384 && size_of::<RoleStats>() == 896);
+    assert!(size_of::<OwnerStats>() == 384 && size_of::<RoleStats>() == 1024);
     assert!(size_of::<TableConfig>() == 24 && size_of::<Tables>() == 128);
     assert!(offset_of!(Tables, floor) == 24 && offset_of!(Tables, sizes_life) == 32);
     assert!(size_of::<WrittenBucket>() == 64 && offset_of!(WrittenBucket, entries) == 8);

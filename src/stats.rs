@@ -95,11 +95,29 @@ pub enum RoleCounter {
     Batches = 18,
     /// Requests whose owner stopped or died between Submitted and push: found by the audit.
     Unhinted = 19,
+    /// Requests that had to wait for a conflicting one (R4).
+    Blocked = 20,
+    /// Reads that share another's answer (R11).
+    Joined = 21,
+    /// Requests sent to the page service after an earlier attempt.
+    SentAgain = 22,
+    /// Waits for WAL that a page server gave up; the reads are sent again.
+    LsnTimeouts = 23,
+    /// Pages found in the page cache.
+    CacheHits = 24,
+    /// Pages found in the prefetch buffer.
+    PrefetchHits = 25,
+    /// Pages found in neither.
+    CacheMisses = 26,
+    /// Pages compared with a local copy.
+    Compared = 27,
+    /// Of those, pages that differed.
+    Differed = 28,
 }
 
 impl RoleCounter {
     /// Names, in order.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 29] = [
         "claimed",
         "stale_hints",
         "stepped_over",
@@ -120,6 +138,15 @@ impl RoleCounter {
         "deferred",
         "batches",
         "unhinted",
+        "blocked",
+        "joined",
+        "sent_again",
+        "lsn_timeouts",
+        "cache_hits",
+        "prefetch_hits",
+        "cache_misses",
+        "compared",
+        "differed",
     ];
 }
 
@@ -198,6 +225,13 @@ impl RoleStats {
     pub fn record_service(&self, class: u8, ns: u64) {
         if let Some(c) = self.service.get(usize::from(class)).and_then(|h| h.get(bucket(ns))) {
             c.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds `n` requests to a bucket ([`bucket`]) of the time that requests waited for conflicting ones.
+    pub fn add_blocked(&self, bucket: usize, n: u64) {
+        if let Some(c) = self.blocked.get(bucket.min(BUCKETS - 1)).filter(|_| n > 0) {
+            c.fetch_add(n, Ordering::Relaxed);
         }
     }
 

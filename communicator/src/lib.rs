@@ -2,14 +2,18 @@
 //!
 //! | module | role |
 //! |---|---|
+//! | [`cache`] | pages in the communicator's memory: the page cache, the prefetch buffer |
 //! | `cli` | the command `shmuring`: feature `cli`, on by default |
+//! | [`compare`] | `debug_compare_local`: answers against a local copy |
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
 //! | `simulate` | scheduling by LSN, simulated against page servers: for the command |
 #![deny(unsafe_code)]
 
+pub mod cache;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod compare;
 pub mod server;
 pub mod service;
 #[cfg(feature = "cli")]

@@ -136,7 +136,7 @@ async fn slru_segments_are_read_and_mutations_refused() {
     assert_eq!(slru(3, 0).await, Err(libc::EINVAL));
     d.fence(1, 1).await.unwrap();
     let group = vec![MutationRequest::first(Mutation::Create { rel: MAIN, lsn: 1 }); 2];
-    let got: Vec<_> = d.apply(1, 1, group).await.into_iter().map(|r| r.unwrap_err().errno).collect();
+    let got: Vec<_> = d.apply(1, 1, group.into()).await.into_iter().map(|r| r.unwrap_err().errno).collect();
     assert_eq!(got, [libc::EROFS; 2]);
     let mut out = page(0, 0);
     assert_eq!(d.get_pages(MAIN, 0, 1, ReadLsn::LATEST, &mut out).await, Ok(0x0123_4567));

@@ -193,19 +193,19 @@ async fn a_fence_refuses_older_communicators_until_the_lock_proves_them_dead() {
     let make = |n| vec![MutationRequest::again(Mutation::Create { rel: RelTag { rel_number: n, ..REL }, lsn: 1 })];
     let errno = |r: Vec<Result<u64, ServiceError>>| r.into_iter().map(|r| r.map_err(|e| e.errno)).collect::<Vec<_>>();
     let s: Box<dyn PageService> = Box::new(open(dir.path()));
-    assert_eq!(errno(s.apply(1, 1, make(1)).await), [Err(libc::EINVAL)]);
+    assert_eq!(errno(s.apply(1, 1, make(1).into()).await), [Err(libc::EINVAL)]);
     s.fence(1, 5).await.unwrap();
     s.fence(1, 5).await.unwrap();
-    assert_eq!(errno(s.apply(1, 5, make(1)).await), [Ok(0)]);
-    assert_eq!(errno(s.apply(1, 4, make(1)).await), [Err(libc::ESTALE)]);
+    assert_eq!(errno(s.apply(1, 5, make(1).into()).await), [Ok(0)]);
+    assert_eq!(errno(s.apply(1, 4, make(1).into()).await), [Err(libc::ESTALE)]);
     s.fence(2, 1).await.unwrap();
     assert_eq!(s.fence(1, 9).await.unwrap_err().errno, libc::ESTALE);
     drop(s);
     let s: Box<dyn PageService> = Box::new(open(dir.path()));
     // A new region counts from the beginning again.
     s.fence(0, 1).await.unwrap();
-    assert_eq!(errno(s.apply(0, 1, make(2)).await), [Ok(0)]);
-    assert_eq!(errno(s.apply(0, 0, make(3)).await), [Err(libc::ESTALE)]);
+    assert_eq!(errno(s.apply(0, 1, make(2).into()).await), [Ok(0)]);
+    assert_eq!(errno(s.apply(0, 0, make(3).into()).await), [Err(libc::ESTALE)]);
     s.sync().await.unwrap();
 }
 
@@ -222,7 +222,7 @@ async fn sizes_of_databases_and_slru_segments_are_told() {
         let rel = RelTag { db_oid, fork, spc_oid: 1663 + n, ..REL };
         let grow = Mutation::ZeroExtend { rel, block: 0, count: n, lsn: 9 };
         let group = [Mutation::Create { rel, lsn: 5 }, grow].map(MutationRequest::first);
-        s.apply(0, 0, group.to_vec()).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        s.apply(0, 0, group.to_vec().into()).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
     }
     assert_eq!(s.db_size(5, ReadLsn::LATEST).await.unwrap(), 3 * PAGE_SIZE as u64);
     assert_eq!(s.db_size(5, ReadLsn::at(5)).await.unwrap(), 0);

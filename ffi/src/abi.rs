@@ -67,7 +67,7 @@ layouts! {
         sequence = sequence @ 512, any = any @ 640, role = role @ 768, life = life @ 896, pools = pools @ 1024,
         tables = tables @ 1152,
     }
-    RoleStats = shmuring_role_stats: 896 { counters = counters @ 0, service = service @ 256 }
+    RoleStats = shmuring_role_stats: 1024 { counters = counters @ 0, service = service @ 256, blocked = blocked @ 832 }
     OwnerStats = shmuring_owner_stats: 384 { counters = counters @ 0, latency = latency @ 128 }
     RawRequest = shmuring_raw_request: 36 {
         lsn = lsn @ 0, spc_oid = spc_oid @ 8, db_oid = db_oid @ 12, rel_number = rel_number @ 16, block = block @ 20,

@@ -8,6 +8,7 @@ mod region;
 mod replace;
 mod request;
 mod serve;
+mod settings;
 mod simulate;
 mod slots;
 mod stat;

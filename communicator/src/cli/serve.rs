@@ -1,16 +1,20 @@
 //! `shmuring serve`: the communicator alone.
 
 use super::region::{attach, explain};
+use super::settings::Governed;
 use super::{pool, replace, Failure, Outcome};
+use crate::cache::{Cache, Sizes};
+use crate::compare::Compare;
 use crate::server::{Host, HostError, HostOptions, ServerOptions, Stopped};
 use crate::service::spec::ServiceSpec;
 use shmuring::communicator::Gather;
 use shmuring::error::Error;
 use shmuring::layout::{WrittenBucket, DEFAULT_BLOCK_SIZE, SET};
 use shmuring::region::{Options, Region};
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{signal, Signal, SignalKind};
@@ -46,6 +50,24 @@ pub(super) struct Args {
     /// MiB of writes that a store gathers in memory before they become files, and that a take-over reads anew.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     memtable: u64,
+    /// MiB of pages kept in memory, each with the LSN it is valid to; 0: none [default: 64 for a store, 0 for a datadir].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    cache_memory: Option<u64>,
+    /// What the page cache evicts goes to this file, which is made or emptied at the start.
+    #[arg(long, value_name = "FILE", requires = "cache_file_size")]
+    cache_file: Option<PathBuf>,
+    /// MiB of the cache file.
+    #[arg(long, value_name = "MIB", requires = "cache_file", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    cache_file_size: Option<u64>,
+    /// MiB of prefetched pages that wait for their first reader; 0: a prefetch only brings pages near the page service.
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    prefetch_buffer: u64,
+    /// A PostgreSQL data directory to compare answers with, as the setting debug_compare_local says.
+    #[arg(long, value_name = "DIR")]
+    compare_local: Option<PathBuf>,
+    /// Settings that can change while serving, NAME = VALUE a line; read at the start and at SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
     /// Kill a communicator that holds the role, and take over.
     #[arg(long)]
     replace: bool,
@@ -82,7 +104,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     let runtime = runtime(args)?;
     // Before anything is held or said: whoever reads "serving" may send the signal at once.
     let mut told = runtime.block_on(async { Told::listen() })?;
-    let started = Host::start(region, runtime.handle().clone(), &options(args)).inspect_err(|e| {
+    let governed = governed(args)?;
+    let options = options(args, &governed)?;
+    let started = Host::start(region, runtime.handle().clone(), &options).inspect_err(|e| {
         // A region that nobody ever served would only have sizes that the next attempt may not ask for.
         if is_new && matches!(e, HostError::Service(..)) {
             let _ = std::fs::remove_file(&args.region);
@@ -94,7 +118,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         region = %args.region.display(), slots, service = %args.service, epoch = host.epoch(),
         inherited = host.inherited(), pid = std::process::id(), "serving"
     );
-    let why = runtime.block_on(told.wait(&host))?;
+    let why = runtime.block_on(told.wait(&host, &governed))?;
     tracing::info!("{why}: draining");
     let Stopped { served, synced } = host.stop();
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -105,15 +129,43 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(if served.unanswered == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn options(args: &Args) -> HostOptions {
-    let gather = Gather { requests: usize::from(args.gather), ns: args.gather_us.saturating_mul(1000) };
-    HostOptions {
+fn options(args: &Args, governed: &Governed) -> Result<HostOptions, Failure> {
+    Ok(HostOptions {
         service: args.service.clone(),
         memtable_bytes: args.memtable << 20,
-        server: ServerOptions { gather, grace: Duration::from_secs(args.grace) },
+        server: ServerOptions {
+            gather: Gather { requests: usize::from(args.gather), ns: args.gather_us.saturating_mul(1000) },
+            grace: Duration::from_secs(args.grace),
+            cache: Arc::new(cache(args)?),
+            compare: governed.compare.clone(),
+            ..ServerOptions::default()
+        },
         history: args.history,
         forget_every: Duration::from_secs(args.forget_every),
+    })
+}
+
+fn cache(args: &Args) -> Result<Cache, Failure> {
+    // Files of a data directory may change behind us, and are in the kernel's cache.
+    let usual = if matches!(args.service, ServiceSpec::DataDir(_)) { 0 } else { 64 };
+    let sizes = Sizes { memory: args.cache_memory.unwrap_or(usual) << 20, prefetched: args.prefetch_buffer << 20 };
+    let (Some(path), Some(mib)) = (&args.cache_file, args.cache_file_size) else { return Ok(Cache::new(sizes)) };
+    if sizes.memory == 0 {
+        return Err("--cache-file takes what --cache-memory evicts, and that is 0".into());
     }
+    Cache::with_file(sizes, path, mib << 20).map_err(|e| match e.kind() {
+        ErrorKind::WouldBlock => format!("--cache-file {}: another process uses it", path.display()).into(),
+        _ => format!("--cache-file {}: {e}", path.display()).into(),
+    })
+}
+
+/// The local copy to compare with, switched as the settings file says.
+fn governed(args: &Args) -> Result<Governed, Failure> {
+    let open = |dir: &PathBuf| Compare::open(dir).map_err(|e| format!("--compare-local {}: {e}", dir.display()));
+    let compare = args.compare_local.as_ref().map(open).transpose()?.map(Arc::new);
+    let governed = Governed { file: args.settings.clone(), compare };
+    governed.apply()?;
+    Ok(governed)
 }
 
 fn did_not_start(args: &Args, e: HostError) -> Failure {
@@ -167,25 +219,31 @@ fn runtime(args: &Args) -> Result<Runtime, Failure> {
     Ok(builder.enable_all().thread_name("shmuring-worker").build()?)
 }
 
-/// SIGTERM and SIGINT, caught from when this is made.
+/// SIGTERM, SIGINT and SIGHUP, caught from when this is made.
 struct Told {
     term: Signal,
     int: Signal,
+    hup: Signal,
 }
 
 impl Told {
     /// In a runtime's context.
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// Waits for either, and watches the reaper.
-    async fn wait(&mut self, host: &Host) -> Result<&'static str, Failure> {
+    /// Waits for an end, reads the settings when told to, and watches the reaper.
+    async fn wait(&mut self, host: &Host, governed: &Governed) -> Result<&'static str, Failure> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 _ = self.term.recv() => return Ok("SIGTERM"),
                 _ = self.int.recv() => return Ok("SIGINT"),
+                _ = self.hup.recv() => governed.reload(),
                 _ = tick.tick() => if !host.is_running() {
                     return Err("the reaper has ended; start again to take over".into());
                 },

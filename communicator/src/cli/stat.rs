@@ -156,8 +156,8 @@ fn role(parts: &Parts<'_>) -> Value {
     pairs.map(|(name, c)| (name.to_string(), json!(c.load(Ordering::Relaxed)))).collect::<Map<_, _>>().into()
 }
 
-/// Percentiles of the owners' sampled latency and of the communicator's service time: upper ends of log2 buckets; null
-/// where the last one has none.
+/// Percentiles of the owners' sampled latency, of the communicator's service time, and of the time that requests waited
+/// for conflicting ones: upper ends of log2 buckets; null where the last one has none.
 fn latency(parts: &Parts<'_>) -> Value {
     let mut submit = [0; shmuring::layout::BUCKETS];
     for owner in parts.owner_stats {
@@ -171,6 +171,7 @@ fn latency(parts: &Parts<'_>) -> Value {
     for (name, h) in classes.iter().zip(&parts.role_stats.service) {
         all.insert((*name).into(), percentiles(&histogram(h)));
     }
+    all.insert("conflict_wait".into(), percentiles(&histogram(&parts.role_stats.blocked)));
     all.into()
 }
 

@@ -118,10 +118,11 @@ impl Host {
         }
         let service = options.service.open(options.memtable_bytes);
         let service = service.map_err(|e| HostError::Service(options.service.clone(), e))?;
-        let server = Server::start(region, service.clone(), runtime.clone(), options.server).map_err(|e| match e {
-            Error::RoleHeld => role_held(region),
-            e => HostError::Server(e),
-        })?;
+        let server =
+            Server::start(region, service.clone(), runtime.clone(), options.server.clone()).map_err(|e| match e {
+                Error::RoleHeld => role_held(region),
+                e => HostError::Server(e),
+            })?;
         if !options.forget_every.is_zero() {
             runtime.spawn(forget(service.clone(), options.history, options.forget_every));
         }

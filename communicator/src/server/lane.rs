@@ -1,120 +1,207 @@
-//! The lane of the mutations: applied in the order of their claims, committed in groups.
+//! One batch of mutations: applied in the order of their claims, committed in groups.
 //!
-//! One lane keeps every conflict of R4's matrix apart at once. It costs little, since an embedded store has one writer
-//! anyway, and a group shares one commit.
+//! A mutation's completion is published before its keys are released (R4b). One that may be tried again holds up those
+//! behind it: they are applied again after it, which changes nothing of what was applied already (R4e).
 
-use super::execute::refuse;
-use super::sizes::{Pending, Sizes};
-use super::{OwnedClaim, Ticket};
-use crate::service::{Mutation, MutationRequest, PageService, Result, ServiceError, PAGE_SIZE};
+use super::desk::Desk;
+use super::finish::{refuse, Failure};
+use super::requests::Mutating;
+use super::OwnedClaim;
+use crate::service::{Mutation, MutationRequest, Result, Retry, ServiceError, PAGE_SIZE};
 use shmuring::communicator::Withdrawn;
-use shmuring::parts::Parts;
+use shmuring::lsn::scheduler::{Member, MemberId};
 use shmuring::request::{Completion, Opcode};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use tokio::sync::mpsc::UnboundedReceiver;
+use std::time::Duration;
 
-/// Most mutations that share a commit.
-const GROUP: usize = 64;
-
-/// The term under which mutations are applied: what an older communicator still sends is fenced off by it (R4d).
-pub(super) struct Term {
-    pub(super) service: Arc<dyn PageService>,
-    pub(super) sizes: Sizes,
-    pub(super) parts: &'static Parts<'static>,
-    pub(super) epoch: u32,
-    /// The server life that the page service has acknowledged together with the epoch.
-    pub(super) life: u32,
+/// A batch under way. However it ends the lane goes on: claims that are dropped complete by themselves (I4).
+struct Lane {
+    desk: Arc<Desk>,
+    members: Vec<MemberId>,
+    /// Completions that are published and not told to the desk.
+    over: Vec<MemberId>,
+    /// To be tried again: once there is one, all behind it.
+    again: Vec<(MemberId, Mutating)>,
+    /// Most attempts that one of them had before this one.
+    attempt: u32,
+    is_told: bool,
 }
 
-impl Term {
-    /// Tells the page service of this term, and of a server life that began since.
-    pub(super) async fn fence(&mut self) -> Result<()> {
-        let life = self.parts.header.life.life.load(Ordering::Acquire);
-        if life != self.life {
-            self.service.fence(life, self.epoch).await?;
-            self.life = life;
+impl Lane {
+    /// Mutations whose completion is published: their keys are free (R4b).
+    fn tell(&mut self) {
+        let over = core::mem::take(&mut self.over);
+        if !over.is_empty() {
+            self.desk.mutated(over.into_iter().map(|m| (m, None)).collect());
         }
-        Ok(())
+    }
+
+    fn completed(&mut self, member: &Member, mutation: Mutating, value: u64) {
+        let mut completion = Completion::ok(value);
+        completion.attempts = (member.attempt + 1).try_into().unwrap_or(u16::MAX);
+        let _ = mutation.claim.complete(completion);
+        drop(mutation.ticket);
+        self.over.push(member.id);
+    }
+
+    /// A mutation failed: its owner is told, unless another attempt may help.
+    fn failed(&mut self, member: &Member, mutation: Mutating, error: ServiceError) {
+        if error.retry != Retry::Never && member.attempt < u32::from(self.desk.options.failures) {
+            tracing::debug!(attempt = member.attempt + 1, "a mutation is tried again: {error}");
+            self.attempt = self.attempt.max(member.attempt);
+            self.again.push((member.id, mutation));
+        } else {
+            let failure = Failure { attempts: member.attempt + 1, ..Failure::unsent(error) };
+            refuse(mutation.claim, &failure);
+            drop(mutation.ticket);
+            self.over.push(member.id);
+        }
+    }
+
+    /// The pause before the next attempt.
+    fn pause(&self) -> Duration {
+        let options = &self.desk.options;
+        let doubled = options.backoff.saturating_mul(1 << self.attempt.min(32)).min(options.backoff_max);
+        Duration::from_nanos(doubled)
     }
 }
 
-/// Applies what arrives until the sender is gone.
-pub(super) async fn run(mut term: Term, mut arrivals: UnboundedReceiver<(OwnedClaim, Ticket)>) {
-    let mut batch = Vec::with_capacity(GROUP);
-    while arrivals.recv_many(&mut batch, GROUP).await > 0 {
-        let mut group = Group::default();
-        for (claim, ticket) in batch.drain(..) {
-            if claim.job().opcode == Opcode::Sync {
-                core::mem::take(&mut group).commit(&mut term).await;
-                sync(&*term.service, claim).await;
-                drop(ticket);
-            } else {
-                group.add(claim, ticket);
-            }
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if !self.is_told && !self.desk.is_closed() {
+            // After a panic. What was told before is ignored.
+            self.desk.mutated(self.members.iter().map(|m| (*m, None)).collect());
         }
-        group.commit(&mut term).await;
     }
 }
 
-async fn sync(service: &dyn PageService, claim: OwnedClaim) {
-    match service.sync().await {
-        Ok(()) => {
-            let _ = claim.complete(Completion::ok(0));
+/// Applies a batch.
+pub(super) async fn run(desk: Arc<Desk>, batch: Vec<(Member, Mutating)>) {
+    let members = batch.iter().map(|(m, _)| m.id).collect();
+    let mut lane = Lane { desk, members, over: Vec::new(), again: Vec::new(), attempt: 0, is_told: false };
+    let mut group = Group::default();
+    for (member, mutation) in batch {
+        if mutation.claim.job().opcode == Opcode::Sync {
+            core::mem::take(&mut group).commit(&mut lane).await;
+            sync(&mut lane, member, mutation).await;
+        } else if lane.again.is_empty() {
+            group.add(&mut lane, member, mutation);
+        } else {
+            lane.again.push((member.id, mutation));
         }
-        Err(e) => refuse(claim, &e),
     }
+    group.commit(&mut lane).await;
+    if !lane.again.is_empty() {
+        tokio::time::sleep(lane.pause()).await;
+        let again = core::mem::take(&mut lane.again);
+        lane.desk.mutated(again.into_iter().map(|(m, mutation)| (m, Some(mutation))).collect());
+    }
+    lane.is_told = true;
+}
+
+async fn sync(lane: &mut Lane, member: Member, mutation: Mutating) {
+    if !lane.again.is_empty() {
+        lane.again.push((member.id, mutation));
+        return;
+    }
+    match lane.desk.service.clone().sync().await {
+        Ok(()) => lane.completed(&member, mutation, 0),
+        Err(e) => lane.failed(&member, mutation, e),
+    }
+    lane.tell();
 }
 
 /// Mutations that are applied together.
 #[derive(Default)]
 struct Group {
-    claims: Vec<(OwnedClaim, Ticket)>,
+    members: Vec<(Member, Mutating)>,
     requests: Vec<MutationRequest>,
 }
 
 impl Group {
     /// Takes the image, if there is one, and queues the mutation.
-    fn add(&mut self, mut claim: OwnedClaim, ticket: Ticket) {
-        match mutation(&mut claim) {
-            Ok(Ok(mutation)) => {
-                self.requests.push(MutationRequest { mutation, first_attempt: !claim.is_again() });
-                self.claims.push((claim, ticket));
+    fn add(&mut self, lane: &mut Lane, member: Member, mut mutation: Mutating) {
+        if let Some(prepared) = mutation.prepared.take() {
+            self.push(member, mutation, MutationRequest { first_attempt: false, ..prepared });
+            return;
+        }
+        match prepare(&mut mutation.claim) {
+            Ok(Ok(prepared)) => {
+                let first_attempt = !mutation.claim.is_again();
+                self.push(member, mutation, MutationRequest { mutation: prepared, first_attempt });
             }
-            Ok(Err(e)) => refuse(claim, &e),
+            Ok(Err(e)) => lane.failed(&member, mutation, e),
             // Mutations are never abandoned; hostile bytes may say so. The slot has been given back.
-            Err(Withdrawn) => {}
+            Err(Withdrawn) => lane.over.push(member.id),
         }
     }
 
-    async fn commit(self, term: &mut Term) {
+    fn push(&mut self, member: Member, mutation: Mutating, request: MutationRequest) {
+        self.members.push((member, mutation));
+        self.requests.push(request);
+    }
+
+    async fn commit(self, lane: &mut Lane) {
         if self.requests.is_empty() {
             return;
         }
-        let n = self.requests.len();
+        let requests = Arc::new(self.requests);
+        // Before it is sent (R13).
+        let cache = lane.desk.cache.is_there().then(|| lane.desk.clone());
+        let invalidate =
+            |r: &MutationRequest| cache.as_ref().map_or_else(Vec::new, |c| c.cache.invalidate(&r.mutation));
+        let mut sent = requests.iter().map(invalidate).collect::<Vec<_>>().into_iter();
         // Before the I/O, and ended before any completion of the group is published (R2).
-        let pending: Vec<Option<Pending>> = term.sizes.begin(&self.requests);
-        let results = match term.fence().await {
-            Ok(()) => term.service.apply(term.life, term.epoch, self.requests).await,
-            Err(e) => vec![Err(e); n],
+        let pending = lane.desk.sizes.begin(&requests);
+        let results = match fence(&lane.desk).await {
+            Ok(life) => lane.desk.service.clone().apply(life, lane.desk.epoch, requests.clone()).await,
+            Err(e) => vec![Err(e); requests.len()],
         };
-        term.sizes.finish(pending, &results);
+        lane.desk.sizes.finish(pending, &results);
         let mut results = results.into_iter();
-        for (claim, ticket) in self.claims {
-            match results.next() {
-                Some(Ok(value)) => {
-                    let _ = claim.complete(Completion::ok(value));
+        let mut images = requests.iter();
+        for (member, mut mutation) in self.members {
+            let (result, request, sent) = (results.next(), images.next(), sent.next());
+            match result {
+                // What comes behind one that is tried again is applied again after it.
+                _ if !lane.again.is_empty() => {
+                    mutation.prepared = request.cloned();
+                    lane.again.push((member.id, mutation));
                 }
-                Some(Err(e)) => refuse(claim, &e),
-                None => refuse(claim, &ServiceError::new(libc::EIO, "the page service gave no result")),
+                Some(Ok(value)) => {
+                    if let (Some(desk), Some(request), Some(sent)) = (&cache, request, sent) {
+                        desk.cache.written(&request.mutation, &sent);
+                    }
+                    lane.completed(&member, mutation, value);
+                }
+                Some(Err(e)) => {
+                    mutation.prepared = if e.retry == Retry::Never { None } else { request.cloned() };
+                    lane.failed(&member, mutation, e);
+                }
+                None => {
+                    let e = ServiceError::new(libc::EIO, "the page service gave no result");
+                    lane.failed(&member, mutation, e);
+                }
             }
-            drop(ticket);
         }
+        lane.tell();
     }
 }
 
+/// Tells the page service of this term, and of a server life that began since; gives the life.
+async fn fence(desk: &Desk) -> Result<u32> {
+    let life = desk.parts.header.life.life.load(Ordering::Acquire);
+    // Relaxed: one batch of mutations at a time.
+    if life != desk.life.load(Ordering::Relaxed) {
+        desk.service.fence(life, desk.epoch).await?;
+        desk.life.store(life, Ordering::Relaxed);
+    }
+    Ok(life)
+}
+
 /// The mutation that a claim asks for, with its image.
-fn mutation(claim: &mut OwnedClaim) -> core::result::Result<Result<Mutation>, Withdrawn> {
+fn prepare(claim: &mut OwnedClaim) -> core::result::Result<Result<Mutation>, Withdrawn> {
     let job = claim.job();
     let (opcode, rel, block, lsn, arg) = (job.opcode, job.rel, job.block, job.lsn, job.arg);
     Ok(Ok(match opcode {

@@ -1,11 +1,15 @@
 //! The reaper: takes the role, admits what a dead communicator left, then turns hints into claims until it is told to stop.
 
-use super::sizes::Sizes;
-use super::{execute, lane, InFlight, OwnedClaim};
+use super::desk::Desk;
+use super::sizes::RelSizes;
+use super::OwnedClaim;
+use crate::cache::{Cache, Sizes};
+use crate::compare::Compare;
 use crate::service::PageService;
 use shmuring::communicator::{Communicator, Gather};
 use shmuring::doorbell;
 use shmuring::error::{Error, Result};
+use shmuring::lsn::scheduler;
 use shmuring::parts::Parts;
 use shmuring::region::Region;
 use shmuring::request::{Completion, Opcode};
@@ -15,23 +19,34 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{unbounded_channel, UnboundedSender};
 
 /// Most requests of one batch.
 const BATCH: usize = 64;
 
 /// How a server behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// How long to collect requests before a batch is handed on.
     pub gather: Gather,
     /// How long to wait for unfinished requests when told to stop.
     pub grace: Duration,
+    /// Bounds, lanes and budgets of the scheduler. Its `sharding` is the page service's.
+    pub scheduler: scheduler::Options,
+    /// The page cache and the prefetch buffer. New: nothing may have been read before the role is taken.
+    pub cache: Arc<Cache>,
+    /// Compares answers with a local copy.
+    pub compare: Option<Arc<Compare>>,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { gather: Gather::default(), grace: Duration::from_secs(30) }
+        Self {
+            gather: Gather::default(),
+            grace: Duration::from_secs(30),
+            scheduler: scheduler::Options::default(),
+            cache: Arc::new(Cache::new(Sizes::default())),
+            compare: None,
+        }
     }
 }
 
@@ -56,11 +71,7 @@ pub struct Server {
 
 struct Reaper {
     communicator: Communicator<'static>,
-    service: Arc<dyn PageService>,
-    sizes: Sizes,
-    runtime: Handle,
-    lane: UnboundedSender<(OwnedClaim, super::Ticket)>,
-    in_flight: InFlight,
+    desk: Arc<Desk>,
     options: ServerOptions,
     stop: Arc<AtomicBool>,
     claimed: u64,
@@ -81,30 +92,16 @@ impl Server {
             return Err(Error::BadGeometry);
         }
         let (mut communicator, inheritance) = Communicator::take_role(region, parts)?;
-        let sizes = Sizes::of(&mut communicator);
+        let sizes = RelSizes::of(&mut communicator);
         let epoch = communicator.epoch();
         let life = parts.header.life.life.load(Ordering::Acquire);
         if let Err(e) = runtime.block_on(service.fence(life, epoch)) {
             tracing::error!(life, epoch, "the page service refused this communicator: {e}");
             return Err(Error::Os(e.errno));
         }
-        let (sender, arrivals) = unbounded_channel();
-        runtime.spawn(lane::run(
-            lane::Term { service: service.clone(), sizes: sizes.clone(), parts, epoch, life },
-            arrivals,
-        ));
+        let desk = Desk::open(service, parts, runtime, (life, epoch), sizes, &options);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut reaper = Reaper {
-            communicator,
-            service,
-            sizes,
-            runtime,
-            lane: sender,
-            in_flight: InFlight::default(),
-            options,
-            stop: stop.clone(),
-            claimed: 0,
-        };
+        let mut reaper = Reaper { communicator, desk, options, stop: stop.clone(), claimed: 0 };
         let inherited = inheritance.mutations.len() + inheritance.reads.len();
         // Mutations of dead epochs go before everything Submitted, in the order of their claims (R4).
         reaper.hand_on(inheritance.mutations.into_iter().chain(inheritance.reads).collect());
@@ -158,10 +155,14 @@ impl Reaper {
             self.reap(0);
         }
         let begin = Instant::now();
-        while self.in_flight.count() > 0 && begin.elapsed() < self.options.grace {
+        while self.desk.unanswered() > 0 && begin.elapsed() < self.options.grace {
             std::thread::sleep(Duration::from_millis(1));
         }
-        Served { claimed: self.claimed, unanswered: self.in_flight.count() }
+        let unanswered = self.desk.unanswered();
+        if unanswered > 0 {
+            self.desk.close();
+        }
+        Served { claimed: self.claimed, unanswered }
     }
 
     /// Reaps one batch and hands it on; parks for at most `ns` if there is none (0: does not park).
@@ -192,23 +193,19 @@ impl Reaper {
         self.hand_on(batch);
     }
 
-    /// Reads go to the runtime in one piece, so that a batch costs one wake-up of a worker.
-    fn hand_on(&mut self, batch: Vec<OwnedClaim>) {
+    /// The batch goes to the desk in one piece: one visit for all.
+    fn hand_on(&mut self, mut batch: Vec<OwnedClaim>) {
         self.claimed += batch.len() as u64;
-        let mut reads = Vec::with_capacity(batch.len());
-        for claim in batch {
-            let opcode = claim.job().opcode;
-            if opcode == Opcode::Nop {
-                let _ = claim.complete(Completion::ok(0));
-            } else if opcode.is_mutation() {
-                // If the lane is gone the claim comes back and is dropped: it completes with ECANCELED (I4).
-                drop(self.lane.send((claim, self.in_flight.enter())));
+        let mut i = 0;
+        while let Some(claim) = batch.get(i) {
+            if claim.job().opcode == Opcode::Nop {
+                let _ = batch.remove(i).complete(Completion::ok(0));
             } else {
-                reads.push((claim, self.in_flight.enter()));
+                i += 1;
             }
         }
-        if !reads.is_empty() {
-            self.runtime.spawn(execute::reads(self.service.clone(), self.sizes.clone(), reads));
+        if !batch.is_empty() {
+            self.desk.submit(batch);
         }
     }
 }

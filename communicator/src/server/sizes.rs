@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The writer of the sizes. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Sizes(Option<Arc<Mutex<Writer<'static>>>>);
+pub(super) struct RelSizes(Option<Arc<Mutex<Writer<'static>>>>);
 
 /// A mutation under way, and what it comes to if it succeeds.
 #[derive(Debug)]
@@ -19,21 +19,13 @@ pub(super) struct Pending {
     then: Outcome,
 }
 
-/// What is known of a size.
-pub(super) enum Found {
-    /// Its blocks; `None`: there is no such fork.
-    Known(Option<u32>),
-    /// Nothing: ask the page service, and tell.
-    Asked(Asked),
-}
-
 /// A question to the page service, under way until it is filled or dropped.
 pub(super) struct Asked {
-    sizes: Sizes,
+    sizes: RelSizes,
     token: Option<AskedToken>,
 }
 
-impl Sizes {
+impl RelSizes {
     /// The sizes of this communicator's region.
     pub(super) fn of(communicator: &mut Communicator<'static>) -> Self {
         Self(communicator.rel_size_writer().map(|w| Arc::new(Mutex::new(w))))
@@ -61,16 +53,15 @@ impl Sizes {
         }
     }
 
-    /// The size of a fork, or the right to ask for it.
-    pub(super) fn find(&self, rel: RelTag) -> Found {
-        let mut token = None;
-        if let Some(mut writer) = self.lock() {
-            if let Some(size) = writer.known(rel) {
-                return Found::Known(size.blocks);
-            }
-            token = Some(writer.ask(rel));
-        }
-        Found::Asked(Asked { sizes: self.clone(), token })
+    /// The size of a fork if it is certain: its blocks, `None` if there is no such fork.
+    pub(super) fn known(&self, rel: RelTag) -> Option<Option<u32>> {
+        self.lock()?.known(rel).map(|size| size.blocks)
+    }
+
+    /// A question to the page service is about to be sent.
+    pub(super) fn ask(&self, rel: RelTag) -> Asked {
+        let token = self.lock().map(|mut writer| writer.ask(rel));
+        Asked { sizes: self.clone(), token }
     }
 }
 

@@ -7,6 +7,20 @@ use shmuring::request::RelTag;
 /// Result of a page service.
 pub type Result<T> = std::result::Result<T, ServiceError>;
 
+/// Whether trying again may help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retry {
+    /// No: the answer would be the same.
+    #[default]
+    Never,
+    /// Yes, after a pause.
+    Later,
+    /// Yes: the connection broke before the answer came.
+    Reconnect,
+    /// The server waited for WAL until it gave up. This is no failure (S10): the read goes back to those that wait.
+    NotYet,
+}
+
 /// Why a page service did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceError {
@@ -16,6 +30,8 @@ pub struct ServiceError {
     pub detail: String,
     /// The block it is about.
     pub block: Option<u32>,
+    /// Whether trying again may help.
+    pub retry: Retry,
 }
 
 /// Writes a relation fork as `spc/db/rel.fork`.
@@ -31,7 +47,7 @@ impl ServiceError {
     /// An error of this errno.
     #[must_use]
     pub fn new(errno: i32, detail: impl Into<String>) -> Self {
-        Self { errno, detail: detail.into(), block: None }
+        Self { errno, detail: detail.into(), block: None, retry: Retry::Never }
     }
 
     /// The same, about a block.
@@ -39,6 +55,27 @@ impl ServiceError {
     pub fn at_block(mut self, block: u32) -> Self {
         self.block = Some(block);
         self
+    }
+
+    /// The same, about `block` unless it is about one already.
+    #[must_use]
+    pub fn about(mut self, block: u32) -> Self {
+        self.block.get_or_insert(block);
+        self
+    }
+
+    /// The same, with the word on whether trying again may help.
+    #[must_use]
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The server did not ingest `lsn` in time: EAGAIN, and no failure (S10).
+    #[must_use]
+    pub fn not_yet(lsn: shmuring::request::Lsn, shard: usize) -> Self {
+        let what = format!("LSN {:X}/{:X} has not come to shard {shard} yet", lsn >> 32, lsn & 0xFFFF_FFFF);
+        Self::new(libc::EAGAIN, what).with_retry(Retry::NotYet)
     }
 
     /// The relation fork does not exist: ENOENT.

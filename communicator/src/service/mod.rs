@@ -3,7 +3,8 @@
 //! | file | role |
 //! |---|---|
 //! | [`spec`] | which service, in a string: `store:DIR` |
-//! | `error` | [`ServiceError`]: an errno, a sentence, and the block it is about |
+//! | `error` | [`ServiceError`]: an errno, a sentence, the block it is about, whether to try again |
+//! | `batch` | reads that are sent together, and their answers |
 //! | [`store`] | embedded pages versioned by LSN: the default |
 //! | [`datadir`] | read-only pages of a PostgreSQL data directory |
 //!
@@ -11,16 +12,19 @@
 //! panic. Methods are called on a tokio runtime; what takes microseconds runs inline, commits and fsync on its blocking
 //! threads.
 
+mod batch;
 pub mod datadir;
 mod error;
 pub mod spec;
 pub mod store;
 
+pub use batch::{Answer, Answers, Ingest, Page, Read, ReadBatch, Value, Watermarks, What};
 pub(crate) use error::Rel;
-pub use error::{Result, ServiceError};
+pub use error::{Result, Retry, ServiceError};
 
 use async_trait::async_trait;
 use shmuring::request::{Lsn, RelTag};
+use std::sync::Arc;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 8192;
@@ -160,6 +164,27 @@ pub trait PageService: Send + Sync + 'static {
     /// The name used in logs and metrics.
     fn name(&self) -> &'static str;
 
+    /// Whether reads can wait for WAL here. Asked once, before the first request.
+    fn ingest(&self) -> Ingest {
+        Ingest::Immediate
+    }
+
+    /// Where to tell what is heard of the servers' ingest, from now on. A service that does not lag has nothing to tell.
+    fn report_to(&self, watermarks: Arc<dyn Watermarks>) {
+        drop(watermarks);
+    }
+
+    /// Most reads that a batch should have: more share a call, fewer run side by side.
+    fn batch_size(&self) -> usize {
+        32
+    }
+
+    /// Serves a batch of reads, and gives each answer on as soon as it is there; one that gets none fails with EIO.
+    /// Dropped half-way (a recalled batch) it must stop. Unless a service knows better, its single calls serve it.
+    async fn read_batch(&self, batch: &ReadBatch, answers: &mut Answers<'_>) {
+        batch::by_calls(self, batch, answers).await;
+    }
+
     /// Fills `out` (`count` pages) with the blocks from `block` on; answers the LSN as of which they are.
     async fn get_pages(&self, rel: RelTag, block: u32, count: u32, lsns: ReadLsn, out: &mut [u8]) -> Result<Lsn>;
 
@@ -177,7 +202,7 @@ pub trait PageService: Send + Sync + 'static {
 
     /// Applies a group in order and commits it together; each mutation has a result of its own. A mutation that fails
     /// changes nothing; a failed commit fails every mutation of the group. (`life`, `epoch`) must be the last fence.
-    async fn apply(&self, life: u32, epoch: u32, group: Vec<MutationRequest>) -> Vec<Result<u64>>;
+    async fn apply(&self, life: u32, epoch: u32, group: Arc<Vec<MutationRequest>>) -> Vec<Result<u64>>;
 
     /// Makes every mutation acknowledged before the call survive a loss of power.
     async fn sync(&self) -> Result<()>;

@@ -95,6 +95,7 @@ struct SHMURING_ALIGNED_(128) shmuring_header {
 struct SHMURING_ALIGNED_(128) shmuring_role_stats {
 	uint64_t counters[32];
 	uint64_t service[3][SHMURING_BUCKETS]; /* claim to completion of deferred requests, by class */
+	uint64_t blocked[SHMURING_BUCKETS]; /* time that requests waited for conflicting ones */
 };
 
 /* Counters of a slot owner, at the place of its first slot. */
@@ -252,9 +253,10 @@ SHMURING_AT_(shmuring_header, life, 896);
 SHMURING_AT_(shmuring_header, pools, 1024);
 SHMURING_AT_(shmuring_header, tables, 1152);
 
-SHMURING_SIZE_(shmuring_role_stats, 896);
+SHMURING_SIZE_(shmuring_role_stats, 1024);
 SHMURING_AT_(shmuring_role_stats, counters, 0);
 SHMURING_AT_(shmuring_role_stats, service, 256);
+SHMURING_AT_(shmuring_role_stats, blocked, 832);
 
 SHMURING_SIZE_(shmuring_owner_stats, 384);
 SHMURING_AT_(shmuring_owner_stats, counters, 0);

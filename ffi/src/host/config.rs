@@ -123,6 +123,7 @@ fn options(config: &ApiHostConfig, service: ServiceSpec) -> HostOptions {
         server: ServerOptions {
             gather: Gather { requests: config.gather as usize, ns: gather_ns },
             grace: Duration::from_millis(or(config.grace_ms.into(), 30_000)),
+            ..ServerOptions::default()
         },
         history: or(config.history_bytes, defaults.history),
         forget_every: Duration::from_secs(or(config.forget_every_s.into(), 60)),

@@ -123,11 +123,16 @@ fn next_leftover(backend: &mut Backend<'_>) -> Result<Option<Leftover>, Failure>
     }
 }
 
-/// One request from fill to finish; asked again if a signal ended the wait.
+/// One request from fill to finish; asked again if a signal ended the wait. All slots may be those of cancelled leftovers,
+/// which come back when the communicator says so.
 fn call(backend: &mut Backend<'_>, request: &Request<'_>, to: &mut [u8]) -> Result<Completion, Failure> {
     loop {
         match backend.call(request, &patience(), to) {
             Err(Error::Interrupted) => {}
+            Err(Error::NoFreeSlot) => match backend.wait_free(&patience()) {
+                Ok(_) | Err(Error::Interrupted) => {}
+                Err(e) => return Err(format!("{}: waiting for a slot: {e}", request.opcode.name()).into()),
+            },
             other => return Ok(other.map_err(|e| format!("{}: {e}", request.opcode.name()))?),
         }
     }

@@ -149,7 +149,7 @@ impl PageService for DataDir {
         self.files.whole(&format!("{dir}/{segno:04X}"), SLRU_MAX)
     }
 
-    async fn apply(&self, _life: u32, _epoch: u32, group: Vec<MutationRequest>) -> Vec<Result<u64>> {
+    async fn apply(&self, _life: u32, _epoch: u32, group: Arc<Vec<MutationRequest>>) -> Vec<Result<u64>> {
         group.iter().map(|_| Err(ServiceError::read_only())).collect()
     }
 

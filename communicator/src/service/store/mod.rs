@@ -354,7 +354,7 @@ impl PageService for Store {
         self.slru(kind, segno)
     }
 
-    async fn apply(&self, life: u32, epoch: u32, group: Vec<MutationRequest>) -> Vec<Result<u64>> {
+    async fn apply(&self, life: u32, epoch: u32, group: Arc<Vec<MutationRequest>>) -> Vec<Result<u64>> {
         let (store, n) = (self.clone(), group.len());
         match blocking(move || store.apply_group(life, epoch, &group)).await {
             Ok(results) => results,
