@@ -216,6 +216,12 @@ pub mod mortal {
                     step();
                     self.0.fetch_or(bits, order)
                 }
+
+                #[track_caller]
+                pub fn fetch_max(&self, other: $int, order: Ordering) -> $int {
+                    step();
+                    self.0.fetch_max(other, order)
+                }
             }
         };
     }

@@ -40,7 +40,7 @@ fn cheap(a: u64, b: u64) -> u64 {
 
 /// The cell of a hash, without a division.
 fn spread(hash: u64, cells: &[AtomicU64]) -> usize {
-    ((hash >> 32) * cells.len() as u64 >> 32) as usize
+    (((hash >> 32) * cells.len() as u64) >> 32) as usize
 }
 
 /// Sebastiano Vigna's splitmix64.
