@@ -216,8 +216,8 @@ impl Cache {
         true
     }
 
-    /// Before a mutation is sent: nothing that was read before it answers after it. Gives the counts for
-    /// [`Cache::written`].
+    /// Before a mutation is sent, and again when it is done and not yet told: nothing that was read before it answers after
+    /// it. Gives the counts for [`Cache::written`].
     pub fn invalidate(&self, mutation: &Mutation) -> Vec<Sent> {
         let (rel, first, count) = match mutation {
             Mutation::WritePage { rel, block, pages, .. } => (*rel, *block, (pages.len() / PAGE_SIZE) as u32),
@@ -246,7 +246,7 @@ impl Cache {
         (0..count).filter_map(|i| first.checked_add(i)).map(change).collect()
     }
 
-    /// After a mutation succeeded: what it wrote can be read from here. `sent`: what [`Cache::invalidate`] gave. (The LSN
+    /// After a mutation succeeded: what it wrote can be read from here. `sent`: what the second [`Cache::invalidate`] gave. (The LSN
     /// of a block's pages does not go back within a server life: an image is the newest there is.)
     pub fn written(&self, mutation: &Mutation, sent: &[Sent]) {
         if self.memory.is_none() {
@@ -448,8 +448,9 @@ mod tests {
             }
             for v in 1..=rounds {
                 let m = Mutation::WritePage { rel: REL, block: 1, lsn: 0, pages: image(v) };
-                let sent = c.invalidate(&m);
+                let _ = c.invalidate(&m);
                 stored.store(v, Ordering::SeqCst);
+                let sent = c.invalidate(&m);
                 if v % 3 == 0 {
                     c.written(&m, &sent);
                 }

@@ -147,11 +147,12 @@ impl Group {
             return;
         }
         let requests = Arc::new(self.requests);
-        // Before it is sent (R13).
+        // Before it is sent (R13), and once more before a completion is published: a read that was sent in between may
+        // have met the page from before.
         let cache = lane.desk.cache.is_there().then(|| lane.desk.clone());
         let invalidate =
             |r: &MutationRequest| cache.as_ref().map_or_else(Vec::new, |c| c.cache.invalidate(&r.mutation));
-        let mut sent = requests.iter().map(invalidate).collect::<Vec<_>>().into_iter();
+        requests.iter().for_each(|r| drop(invalidate(r)));
         // Before the I/O, and ended before any completion of the group is published (R2).
         let pending = lane.desk.sizes.begin(&requests);
         let results = match fence(&lane.desk).await {
@@ -159,6 +160,7 @@ impl Group {
             Err(e) => vec![Err(e); requests.len()],
         };
         lane.desk.sizes.finish(pending, &results);
+        let mut sent = requests.iter().map(invalidate).collect::<Vec<_>>().into_iter();
         let mut results = results.into_iter();
         let mut images = requests.iter();
         for (member, mut mutation) in self.members {
