@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -150,7 +151,7 @@ fn load(root: &Path, dir: &Path, found: &mut Vec<StoredFile>) {
 
 fn save(f: &StoredFile, root: &Path, used: &[u8], len: u64) {
     let path = root.join(&f.name);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap()).unwrap();
     fs::write(&path, used).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
 }
