@@ -121,7 +121,12 @@ pub(super) fn run(args: &Args) -> Outcome {
     let why = runtime.block_on(told.wait(&host, &governed))?;
     tracing::info!("{why}: draining");
     let Stopped { served, synced } = host.stop();
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    if served.unanswered == 0 {
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    } else {
+        // Its tasks would answer what they have as they are dropped; a successor does it (I9).
+        core::mem::forget(runtime);
+    }
     if let Err(e) = synced {
         return Err(format!("{}: the last sync failed: {e}", args.service).into());
     }

@@ -97,6 +97,8 @@ impl Server {
         let life = parts.header.life.life.load(Ordering::Acquire);
         if let Err(e) = runtime.block_on(service.fence(life, epoch)) {
             tracing::error!(life, epoch, "the page service refused this communicator: {e}");
+            // Not dropped, which would answer them: they are a successor's, when this process has ended (I9).
+            core::mem::forget(inheritance);
             return Err(Error::Os(e.errno));
         }
         let desk = Desk::open(service, parts, runtime, (life, epoch), sizes, &options);
