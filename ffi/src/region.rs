@@ -358,7 +358,8 @@ pub unsafe extern "C" fn shmuring_role_statistics(region: *const ApiRegion, out:
     // SAFETY: the caller's promise.
     let (Some(this), Some(out)) = (unsafe { region.as_ref() }, NonNull::new(out)) else { return Fault::Null.code() };
     let stats = this.region.parts().role_stats;
-    let counts = stats.counters.iter().chain(stats.service.iter().flatten()).map(|c| c.load(Ordering::Relaxed));
+    let all = stats.counters.iter().chain(stats.service.iter().flatten()).chain(&stats.blocked);
+    let counts = all.map(|c| c.load(Ordering::Relaxed));
     // SAFETY: not null, and the caller's promise.
     unsafe { copy_counts(counts, out) };
     0
@@ -373,5 +374,48 @@ unsafe fn copy_counts<T>(counts: impl Iterator<Item = u64>, out: NonNull<T>) {
     for (i, n) in counts.chain(core::iter::repeat(0)).take(places).enumerate() {
         // SAFETY: i < places, so inside of T; the alignment of T is at least that of a u64.
         unsafe { out.cast::<u64>().add(i).write(n) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::MaybeUninit;
+    use shmuring::layout::OwnerStats;
+    use shmuring::sync::Tally;
+
+    /// Numbers the words of a structure that is made of counters.
+    fn number<T>(stats: &T) -> Vec<u64> {
+        let at = core::ptr::from_ref(stats).cast::<Tally>();
+        // SAFETY: inside of T, which is made of such atomics alone but for padding, which lies in the region too.
+        let word = |i: usize| unsafe { &*at.add(i) };
+        (0..size_of::<T>() / 8).map(|i| word(i).fetch_add(i as u64 + 1, Ordering::Relaxed) + i as u64 + 1).collect()
+    }
+
+    fn words<T>(of: &MaybeUninit<T>) -> Vec<u64> {
+        // SAFETY: zeroed or written, and inside of T.
+        (0..size_of::<T>() / 8).map(|i| unsafe { of.as_ptr().cast::<u64>().add(i).read() }).collect()
+    }
+
+    #[test]
+    fn every_counter_reaches_c() {
+        let options = ApiOptions { slots: 4, bounce_per_slot: 1, block_size: 512, reserved: [0; 5] };
+        let mut region = core::ptr::null_mut();
+        // SAFETY: all that is named may be read or written.
+        unsafe {
+            assert_eq!(shmuring_region_create_memfd(&options, &mut region, core::ptr::null_mut()), 0);
+            let parts = (*region).region.parts();
+            let (role, owner) = (number(parts.role_stats), number(&parts.owner_stats[1]));
+            let (mut to_role, mut to_owner) = (MaybeUninit::<RoleStats>::zeroed(), MaybeUninit::<OwnerStats>::zeroed());
+            assert_eq!(shmuring_role_statistics(region, to_role.as_mut_ptr()), 0);
+            assert_eq!(shmuring_owner_statistics(region, 1, to_owner.as_mut_ptr()), 0);
+            assert_eq!(words(&to_role), role);
+            // The last 8 are padding.
+            assert_eq!(
+                (words(&to_owner)[..40].to_vec(), words(&to_owner)[40..].to_vec()),
+                (owner[..40].to_vec(), vec![0; 8])
+            );
+            assert_eq!(shmuring_region_detach(region), 0);
+        }
     }
 }
