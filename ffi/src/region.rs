@@ -378,6 +378,7 @@ unsafe fn copy_counts<T>(counts: impl Iterator<Item = u64>, out: NonNull<T>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use core::mem::MaybeUninit;

@@ -92,7 +92,7 @@ impl Server {
             return Err(Error::BadGeometry);
         }
         let (mut communicator, inheritance) = Communicator::take_role(region, parts)?;
-        let sizes = RelSizes::of(&mut communicator);
+        let sizes = RelSizes::of(&mut communicator, service.ingest());
         let epoch = communicator.epoch();
         let life = parts.header.life.life.load(Ordering::Acquire);
         if let Err(e) = runtime.block_on(service.fence(life, epoch)) {

@@ -2,7 +2,7 @@
 //! its completion is published, filled by reads of sizes that no mutation overtook (R2, R13). The rules are in
 //! [`shmuring::lsn::rel_size`]; here is the lock between the threads, and what each mutation does to a size.
 
-use crate::service::{Mutation, MutationRequest, Result};
+use crate::service::{Ingest, Mutation, MutationRequest, Result};
 use shmuring::communicator::Communicator;
 use shmuring::lsn::rel_size::{Asked as AskedToken, Change, Outcome, Writer};
 use shmuring::request::{Lsn, RelTag};
@@ -10,7 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The writer of the sizes. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct RelSizes(Option<Arc<Mutex<Writer<'static>>>>);
+pub(super) struct RelSizes {
+    writer: Option<Arc<Mutex<Writer<'static>>>>,
+    /// Whether sizes that were read are kept.
+    keeps_read: bool,
+}
 
 /// A mutation under way, and what it comes to if it succeeds.
 #[derive(Debug)]
@@ -26,14 +30,17 @@ pub(super) struct Asked {
 }
 
 impl RelSizes {
-    /// The sizes of this communicator's region.
-    pub(super) fn of(communicator: &mut Communicator<'static>) -> Self {
-        Self(communicator.rel_size_writer().map(|w| Arc::new(Mutex::new(w))))
+    /// The sizes of this communicator's region. Of a service that lags behind WAL only what changes came to is kept: what
+    /// it answers to a read of old data may be from before a change whose size is no longer here, too small for all
+    /// others (R2).
+    pub(super) fn of(communicator: &mut Communicator<'static>, ingest: Ingest) -> Self {
+        let writer = communicator.rel_size_writer().map(|w| Arc::new(Mutex::new(w)));
+        Self { writer, keeps_read: ingest == Ingest::Immediate }
     }
 
     /// A panic under the lock leaves a fork that is a miss for good, at worst: so poison is no reason to stop.
     fn lock(&self) -> Option<MutexGuard<'_, Writer<'static>>> {
-        self.0.as_ref().map(|w| w.lock().unwrap_or_else(PoisonError::into_inner))
+        self.writer.as_ref().map(|w| w.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Marks what a group is about to change.
@@ -60,7 +67,7 @@ impl RelSizes {
 
     /// A question to the page service is about to be sent.
     pub(super) fn ask(&self, rel: RelTag) -> Asked {
-        let token = self.lock().map(|mut writer| writer.ask(rel));
+        let token = if self.keeps_read { self.lock().map(|mut writer| writer.ask(rel)) } else { None };
         Asked { sizes: self.clone(), token }
     }
 }
@@ -97,4 +104,33 @@ fn effect(request: &MutationRequest) -> Option<(RelTag, Outcome)> {
         Mutation::Create { rel, .. } => (rel, Outcome::Unknown),
     };
     Some(effect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shmuring::lsn::shards::Sharding;
+    use shmuring::region::{Options, Region};
+
+    const REL: RelTag = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 9, fork: 0 };
+
+    /// What is known of a fork that was extended while nothing was known of it, and whose size somebody then reads.
+    fn known_after_a_read(ingest: Ingest) -> Option<Option<u32>> {
+        let options = Options { rel_sizes: 64, bounce_per_slot: 0, ..Options::new(2) };
+        let region: &'static Region = Box::leak(Box::new(Region::create_private(&options).unwrap()));
+        let (mut communicator, _) = Communicator::take_role(region, Box::leak(Box::new(region.parts()))).unwrap();
+        let sizes = RelSizes::of(&mut communicator, ingest);
+        let extend = Mutation::ZeroExtend { rel: REL, block: 9, count: 1, lsn: 200 };
+        let pending = sizes.begin(&[MutationRequest::first(extend)]);
+        sizes.finish(pending, &[Ok(10)]);
+        // A reader of old data: it may be told the size from before.
+        sizes.ask(REL).fill(Some(9), 100);
+        sizes.known(REL)
+    }
+
+    #[test]
+    fn what_a_service_that_lags_says_of_a_size_is_for_nobody_else() {
+        assert_eq!(known_after_a_read(Ingest::Lags { sharding: Sharding::NONE, floor: 0 }), None);
+        assert_eq!(known_after_a_read(Ingest::Immediate), Some(Some(9)), "it never says a size from before");
+    }
 }
