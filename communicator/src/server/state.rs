@@ -66,6 +66,10 @@ fn outcome<T>(result: &Result<T>) -> Outcome {
     }
 }
 
+fn no_answer() -> ServiceError {
+    ServiceError::new(libc::EIO, "the page service gave no answer")
+}
+
 impl State {
     pub(super) fn new(scheduler: Scheduler, in_flight: InFlight, batch: usize) -> Self {
         Self {
@@ -258,7 +262,9 @@ impl State {
     }
 
     fn answered(&mut self, id: RequestId, part: u8, attempts: u32, came: Option<&Came<'_>>) {
-        let Some(Ok(answer)) = came.map(|c| c.result) else { return };
+        let Some(Ok(answer)) = came.map(|c| c.result) else {
+            return self.fail(id, no_answer(), part, attempts, None, came);
+        };
         let Some(read) = self.requests.read(id) else { return };
         match read.take(part, answer, attempts) {
             Ok(false) => {}
@@ -272,7 +278,9 @@ impl State {
     }
 
     fn gave_up(&mut self, id: RequestId, part: u8, attempts: u32, came: Option<&Came<'_>>) {
-        let Some(Err(error)) = came.map(|c| c.result) else { return };
+        // Without a result: a connection that was lost once too often.
+        let none = Err(no_answer());
+        let Err(error) = came.map_or(&none, |c| c.result) else { return };
         match self.requests.read(id).and_then(|read| read.forgive(error)) {
             Some(false) => {}
             Some(true) => {
