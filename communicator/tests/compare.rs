@@ -186,8 +186,10 @@ fn all(b: &mut Bench<'_>, old: &File) {
     b.is_masked(5, &changed(&page, tuple + 21, 0x08), "a hint bit");
     b.is_masked(5, &changed(&page, 8, 0xFF), "a checksum");
     b.is_masked(5, &changed(&page, 20, 0xFF), "the oldest prunable transaction");
-    let lower = usize::from(u16::from_le_bytes([page[12], page[13]]));
-    b.is_masked(6, &changed(&block_of(&b.served, 6), lower, 0xFF), "unused space");
+    let page = block_of(&b.served, 6);
+    let [lower, upper] = [12, 14].map(|at| usize::from(u16::from_le_bytes([page[at], page[at + 1]])));
+    assert!(lower < upper, "block 6 has unused space");
+    b.is_masked(6, &changed(&page, lower, 0xFF), "unused space");
 
     // The local copy may be ahead.
     let was = block_of(&b.local, 9);
