@@ -146,7 +146,7 @@ fn a_signal_or_the_interrupt_word_ends_a_wait_at_once() {
     handle(libc::SIGUSR1, 0);
     handle(libc::SIGUSR2, libc::SA_RESTART);
     let site = Site::new("signals", 4);
-    let at_once = Duration::from_millis(200);
+    let at_once = Duration::from_millis(500);
     let asleep = Duration::from_millis(20);
     let check = |what: &str, got: (Result<()>, Duration), bound: Duration| {
         assert_eq!(got.0, Err(Error::Interrupted), "{what}");
@@ -181,7 +181,7 @@ fn an_interrupt_word_set_before_the_sleep_is_seen_by_the_kernel() {
     let until = Wait::for_ms(5000).until;
     let outcome = futex::wait_any(&[Watch::new(&word, 5, false), Watch::new(&interrupt, 0, true)], until);
     assert_eq!(outcome, Outcome::Changed);
-    assert!(begin.elapsed() < Duration::from_millis(200));
+    assert!(begin.elapsed() < Duration::from_secs(2));
 }
 
 #[test]
