@@ -38,9 +38,7 @@ fn submit_and_audit(waits: bool) {
         assert_eq!(n, 1);
         assert_eq!(parts.role_stats.get(RoleCounter::LostHints), 0, "a hint on its way was counted as lost");
     });
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &plain(Opcode::RelSize, 7)).unwrap();
-    backend.submit(request).unwrap();
+    let (mut backend, request) = world.submitted(&plain(Opcode::RelSize, 7));
     if waits {
         backend.wait(request, &FOR_EVER).unwrap();
         assert_eq!({ backend.finish(request).unwrap().value }, 7);
@@ -66,9 +64,7 @@ fn push_and_ask() {
         audit(&mut c);
         assert_eq!(parts.role_stats.get(RoleCounter::LostHints), 0, "a hint on its way was counted as lost");
     });
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &plain(Opcode::RelSize, 7)).unwrap();
-    backend.submit(request).unwrap();
+    let _owner = world.submitted(&plain(Opcode::RelSize, 7));
     let slot = &world.slots[0];
     if owner::look(slot).is(State::Submitted) && owner::set_waiter(slot, owner::look(slot)).is_ok() {
         saw("a waiter bit");
@@ -101,9 +97,7 @@ fn what_an_owner_left_when_it_died_is_found_by_the_audit_at_the_latest() {
             });
         });
         let lived = dies(step, || {
-            let mut backend = world.backend(0, 1);
-            let request = backend.fill(0, &bounced(7)).unwrap();
-            backend.submit(request).unwrap();
+            let _owner = world.submitted(&bounced(7));
         });
         if lived.is_none() {
             saw("a death");

@@ -19,9 +19,7 @@ type After = fn(&World);
 /// The owner cancels while the communicator reaps, claims into state `to`, and serves.
 fn race(request: &Request<'static>, to: State, server: fn(Claim<'_>) -> bool, after: After) {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let at = backend.fill(0, request).unwrap();
-    backend.submit(at).unwrap();
+    let (mut backend, at) = world.submitted(request);
     let shared = world.clone();
     let serving = thread::spawn(move || {
         let parts = shared.parts();
@@ -106,9 +104,7 @@ fn a_cancel_with_bounce_buffers_never_waits_for_copying() {
 fn a_delivery_outside_copying_writes_after_a_cancel() {
     support::check(None, || {
         let world = World::new(1, 2);
-        let mut backend = world.backend(0, 1);
-        let at = backend.fill(0, &registered(7)).unwrap();
-        backend.submit(at).unwrap();
+        let (mut backend, at) = world.submitted(&registered(7));
         let shared = world.clone();
         let serving = thread::spawn(move || {
             let parts = shared.parts();

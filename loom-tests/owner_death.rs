@@ -37,9 +37,7 @@ fn registered_write() -> Request<'static> {
 
 /// A first owner: it submits, and perhaps cancels.
 fn own(world: &World, request: &Request<'_>, cancels: bool) {
-    let mut backend = world.backend(0, 1);
-    let r = backend.fill(0, request).unwrap();
-    backend.submit(r).unwrap();
+    let (mut backend, r) = world.submitted(request);
     if cancels {
         let _ = backend.cancel(r, &FOR_EVER);
     }

@@ -52,6 +52,20 @@ fn set(writer: &mut Writer<'_>, rel: RelTag, outcome: Outcome) {
     writer.finish(change, outcome);
 }
 
+/// A backend looks at a fork that grows from 10 to 11 blocks.
+fn looks_while_it_grows(kept: &Kept) {
+    let completed = kept.completed.load(Ordering::Acquire) == 1;
+    match kept.look(REL, 0) {
+        None => saw("miss"),
+        Some((10, 100)) => {
+            saw("before");
+            assert!(!completed, "too small");
+        }
+        Some((11, 200)) => saw("after"),
+        Some(torn) => panic!("a torn entry: {torn:?}"),
+    }
+}
+
 /// A fork grows from 10 to 11 blocks while a backend looks.
 fn grows() {
     let kept = Kept::new();
@@ -63,16 +77,7 @@ fn grows() {
             shared.completed.store(1, Ordering::Release);
         });
     });
-    let completed = kept.completed.load(Ordering::Acquire) == 1;
-    match kept.look(REL, 0) {
-        None => saw("miss"),
-        Some((10, 100)) => {
-            saw("before");
-            assert!(!completed, "too small");
-        }
-        Some((11, 200)) => saw("after"),
-        Some(torn) => panic!("a torn entry: {torn:?}"),
-    }
+    looks_while_it_grows(&kept);
     serving.join().unwrap();
     assert_eq!(kept.look(REL, 0), Some((11, 200)));
 }
@@ -143,16 +148,7 @@ fn a_death_in_the_middle_of_a_change_leaves_no_size_that_is_too_small() {
                 writer.fill(asked, Some(11), 200);
             });
         });
-        let completed = kept.completed.load(Ordering::Acquire) == 1;
-        match kept.look(REL, 0) {
-            None => saw("miss"),
-            Some((10, 100)) => {
-                saw("before");
-                assert!(!completed, "too small");
-            }
-            Some((11, 200)) => saw("after"),
-            Some(torn) => panic!("a torn entry: {torn:?}"),
-        }
+        looks_while_it_grows(&kept);
         serving.join().unwrap();
         assert_eq!(kept.look(REL, 0), Some((11, 200)));
     });

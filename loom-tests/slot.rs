@@ -58,9 +58,7 @@ fn sweep_against_submit() {
             assert!(serve(claim));
         });
     });
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &plain(Opcode::RelSize, 7)).unwrap();
-    backend.submit(request).unwrap();
+    let _owner = world.submitted(&plain(Opcode::RelSize, 7));
     server.join().unwrap();
 }
 
@@ -78,9 +76,7 @@ fn sl_1_weakened_reads_a_half_written_request() {
 /// The owner polls; when it sees Completed the result and the page are there.
 fn complete_and_poll() {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &bounced(7)).unwrap();
-    backend.submit(request).unwrap();
+    let (mut backend, request) = world.submitted(&bounced(7));
     let shared = world.clone();
     let server = thread::spawn(move || {
         let parts = shared.parts();
@@ -111,9 +107,7 @@ fn sl_2_weakened_reads_a_half_written_result() {
 /// The communicator delivers a part and goes back to Processing; the owner cancels and uses its buffer for other things.
 fn suspend_and_cancel() {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &registered(7)).unwrap();
-    backend.submit(request).unwrap();
+    let (mut backend, request) = world.submitted(&registered(7));
     let shared = world.clone();
     let server = thread::spawn(move || {
         let parts = shared.parts();
@@ -147,9 +141,7 @@ fn sl_3_weakened_lets_a_byte_arrive_after_the_cancel() {
 /// An owner takes its result and leaves; another, who learns of it in a way that orders nothing, fills the slot.
 fn next_owner() {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &plain(Opcode::RelSize, 7)).unwrap();
-    backend.submit(request).unwrap();
+    let (mut backend, request) = world.submitted(&plain(Opcode::RelSize, 7));
     let parts = world.parts();
     assert_eq!(communicator(&parts).0.reap(8, State::Copying, |claim| assert!(serve(claim))), 1);
     let shared = world.clone();
@@ -178,9 +170,7 @@ fn sl_4_weakened_overwrites_a_result_that_is_still_read() {
 /// A cancelled request's slot and bounce block come back while the communicator may still have been at them.
 fn free_and_fill() {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &bounced(7)).unwrap();
-    backend.submit(request).unwrap();
+    let (mut backend, request) = world.submitted(&bounced(7));
     let shared = world.clone();
     let server = thread::spawn(move || {
         let parts = shared.parts();
@@ -216,9 +206,7 @@ fn sl_6_weakened_gives_back_a_slot_that_is_still_used() {
 /// The owner sets the waiter bit and sleeps while the communicator completes.
 fn complete_and_wait() {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &plain(Opcode::RelSize, 7)).unwrap();
-    backend.submit(request).unwrap();
+    let (mut backend, request) = world.submitted(&plain(Opcode::RelSize, 7));
     let shared = world.clone();
     let server = thread::spawn(move || {
         let parts = shared.parts();
@@ -241,9 +229,7 @@ fn a_sleeping_owner_is_always_woken() {
 fn a_completion_that_looks_for_sleepers_too_early_leaves_one() {
     check(None, || {
         let world = World::new(1, 2);
-        let mut backend = world.backend(0, 1);
-        let request = backend.fill(0, &plain(Opcode::RelSize, 7)).unwrap();
-        backend.submit(request).unwrap();
+        let (mut backend, request) = world.submitted(&plain(Opcode::RelSize, 7));
         let shared = world.clone();
         thread::spawn(move || {
             let slot = &shared.slots[0];

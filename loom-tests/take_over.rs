@@ -103,9 +103,7 @@ fn two_terms(world: &Arc<World>, at: Death) -> thread::JoinHandle<usize> {
 /// The owner waits across the death.
 fn waits(request: &Request<'static>, at: Death) {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let r = backend.fill(0, request).unwrap();
-    backend.submit(r).unwrap();
+    let (mut backend, r) = world.submitted(request);
     let terms = two_terms(&world, at);
     backend.wait(r, &FOR_EVER).unwrap();
     assert_eq!({ backend.finish(r).unwrap().value }, 7);
@@ -136,9 +134,7 @@ fn a_mutation_keeps_its_place_among_the_claims_across_a_death() {
 fn a_completion_whose_wake_died_with_the_communicator_needs_the_successor() {
     support::check(None, || {
         let world = World::new(1, 2);
-        let mut backend = world.backend(0, 1);
-        let r = backend.fill(0, &plain(Opcode::RelSize, 7)).unwrap();
-        backend.submit(r).unwrap();
+        let (mut backend, r) = world.submitted(&plain(Opcode::RelSize, 7));
         let shared = world.clone();
         thread::spawn(move || die(&shared, Death::BeforeWake));
         backend.wait(r, &FOR_EVER).unwrap();
@@ -148,9 +144,7 @@ fn a_completion_whose_wake_died_with_the_communicator_needs_the_successor() {
 /// The owner cancels across the death, with a registered buffer that it uses for other things at once.
 fn cancels(at: Death) {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let r = backend.fill(0, &registered(7)).unwrap();
-    backend.submit(r).unwrap();
+    let (mut backend, r) = world.submitted(&registered(7));
     let terms = two_terms(&world, at);
     let cancelled = backend.cancel(r, &FOR_EVER);
     match cancelled {
@@ -188,9 +182,7 @@ fn a_cancel_across_a_death_needs_no_answer() {
     for at in [Death::AfterClaim, Death::InCopying, Death::AfterCopying] {
         check_reaching(None, &["cancelled"], move || {
             let world = World::new(1, 2);
-            let mut backend = world.backend(0, 1);
-            let r = backend.fill(0, &registered(7)).unwrap();
-            backend.submit(r).unwrap();
+            let (mut backend, r) = world.submitted(&registered(7));
             let shared = world.clone();
             let terms = thread::spawn(move || {
                 die(&shared, at);
@@ -241,9 +233,7 @@ fn terms_with_a_death(world: &World, to: State, step: usize) {
 /// The owner waits, or cancels, whatever the step at which the first communicator dies.
 fn one_request(request: &Request<'static>, to: State, cancels: bool, step: usize) {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let r = backend.fill(0, request).unwrap();
-    backend.submit(r).unwrap();
+    let (mut backend, r) = world.submitted(request);
     let shared = world.clone();
     let terms = thread::spawn(move || terms_with_a_death(&shared, to, step));
     let is_cancelled = cancels && backend.cancel(r, &FOR_EVER).is_ok();
@@ -295,9 +285,7 @@ fn a_cancel_has_one_winner_whatever_the_step_the_communicator_dies_at() {
 fn who_waits_for_a_cancelled_slot_is_woken_whatever_the_step_the_communicator_dies_at() {
     check_deaths(DYING, &["a death", "cancelled"], |step| {
         let world = World::new(1, 2);
-        let mut backend = world.backend(0, 1);
-        let r = backend.fill(0, &bounced(7)).unwrap();
-        backend.submit(r).unwrap();
+        let (mut backend, r) = world.submitted(&bounced(7));
         let shared = world.clone();
         let terms = thread::spawn(move || terms_with_a_death(&shared, State::Processing, step));
         if backend.cancel(r, &FOR_EVER).is_ok() {
@@ -333,9 +321,7 @@ fn a_submit_across_a_death_is_not_lost() {
                 }
             }
         });
-        let mut backend = world.backend(0, 1);
-        let r = backend.fill(0, &bounced(7)).unwrap();
-        backend.submit(r).unwrap();
+        let (mut backend, r) = world.submitted(&bounced(7));
         backend.wait(r, &FOR_EVER).unwrap();
         assert_eq!({ backend.finish(r).unwrap().value }, 7);
         terms.join().unwrap();

@@ -72,9 +72,7 @@ fn a_wait_for_any_that_marks_one_word_sleeps_through_the_other() {
 /// The owner waits for any of one, while its word moves without a change that the kernel would see.
 fn any_while_the_word_moves(request: &Request<'_>, server: fn(&World)) {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let r = backend.fill(0, request).unwrap();
-    backend.submit(r).unwrap();
+    let (mut backend, r) = world.submitted(request);
     let shared = world.clone();
     let serving = thread::spawn(move || server(&shared));
     backend.wait_any(&[r], &FOR_EVER).unwrap();
@@ -107,9 +105,7 @@ fn a_wait_for_any_is_woken_after_a_take_over() {
 /// The owner has one slot, cancels, and waits until it can be used again.
 fn wait_for_the_slot(to: State) {
     let world = World::new(1, 2);
-    let mut backend = world.backend(0, 1);
-    let request = backend.fill(0, &bounced(7)).unwrap();
-    backend.submit(request).unwrap();
+    let (mut backend, request) = world.submitted(&bounced(7));
     let shared = world.clone();
     let server = thread::spawn(move || {
         let parts = shared.parts();
@@ -146,9 +142,7 @@ fn who_waits_for_a_forgotten_slot_is_woken_when_its_write_is_over() {
     static IMAGE: [u8; BLOCK] = page_of(7);
     check_reaching(DEEP, &["forgotten", "cancelled"], || {
         let world = World::new(1, 2);
-        let mut backend = world.backend(0, 1);
-        let request = backend.fill(0, &Request::write_page(REL, 7, 1, 0, &IMAGE)).unwrap();
-        backend.submit(request).unwrap();
+        let (mut backend, request) = world.submitted(&Request::write_page(REL, 7, 1, 0, &IMAGE));
         let shared = world.clone();
         let server = thread::spawn(move || {
             let parts = shared.parts();

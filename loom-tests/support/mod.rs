@@ -5,7 +5,7 @@
 #![allow(dead_code)]
 
 use loom::cell::UnsafeCell;
-use shmuring::backend::{Backend, Fate, Wait};
+use shmuring::backend::{Backend, Fate, SlotRef, Wait};
 use shmuring::buffers::{Pool, Pools};
 use shmuring::communicator::{Claim, Communicator, Inheritance};
 use shmuring::layout::{Cell, Geometry, Header, OwnerStats, RoleStats, Slot};
@@ -165,6 +165,14 @@ impl World {
     pub fn backend(&self, first: u32, count: u32) -> Backend<'_> {
         // SAFETY: each model gives every slot one owner at a time.
         unsafe { Backend::over(self.parts(), &AllLive, None, first, count).unwrap() }
+    }
+
+    /// The owner of slot 0, which has submitted this in it.
+    pub fn submitted(&self, request: &Request<'_>) -> (Backend<'_>, SlotRef) {
+        let mut backend = self.backend(0, 1);
+        let at = backend.fill(0, request).unwrap();
+        backend.submit(at).unwrap();
+        (backend, at)
     }
 
     /// The next owner of `count` slots from `first` on, whose last one is dead ([`Locks::dropped`]): as `Backend::attach`
