@@ -26,12 +26,12 @@ done <"$scratch/binaries" | { if [ $# -eq 0 ]; then cat; else grep -F -- "$1" ||
 [ -s "$scratch/tests" ] || { echo "error: no test was found" >&2; exit 1; }
 
 one() { # BINARY NAME TEST
-    local begin=$SECONDS out=$scratch/$2.$3
+    local out=$scratch/$2.$3 TIMEFORMAT='%U'
     : >"$out.explored"
     # Two test threads: with one, libtest runs the test in the main thread, which has another name.
-    if SHMURING_MODELS=$out.explored "$1" --exact "$3" --test-threads 2 >"$out.log" 2>&1 &&
+    if { time SHMURING_MODELS=$out.explored "$1" --exact "$3" --test-threads 2 >"$out.log" 2>&1; } 2>"$out.time" &&
         grep -q '^test result: ok. 1 passed' "$out.log"; then
-        awk -v name="$2::$3" -v s=$((SECONDS - begin)) \
+        awk -v name="$2::$3" -v s="$(<"$out.time")" \
             '{ n += $2 } END { printf "%-110s %10d %6d %5d s\n", name, n, NR, s }' "$out.explored" >>"$scratch/table"
     else
         cat "$out.log"
@@ -47,7 +47,7 @@ long=' shuttle_|die|_death|wake_up|full_ring|bitmap'
 { grep -E "$long" "$scratch/tests" || true; grep -vE "$long" "$scratch/tests" || true; } |
     xargs -P "$(nproc)" -L 1 bash -c 'one "$@"' one || true
 
-printf '%-110s %10s %6s %7s\n' model explored runs time
+printf '%-110s %10s %6s %7s\n' model explored runs cpu
 sort "$scratch/table"
 awk '{ if ($1 ~ /^loom/) l += $2; else s += $2 }
     END { printf "%d interleavings under loom, %d schedules under shuttle\n", l, s }' "$scratch/table"

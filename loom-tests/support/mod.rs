@@ -4,6 +4,8 @@
 //! and must fail: a model that passes whatever the orderings are tests nothing.
 #![allow(dead_code)]
 
+mod stacks;
+
 use loom::cell::UnsafeCell;
 use shmuring::backend::{Backend, Fate, SlotRef, Wait};
 use shmuring::buffers::{Pool, Pools};
