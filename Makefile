@@ -28,7 +28,7 @@ check-long:
 	ci/check-long.sh $(ARGS)
 
 bench:
-	cargo bench --bench single_ops $(ARGS)
+	cargo bench -p shmuring-benches --bench single_ops $(ARGS)
 	cargo bench --bench roundtrip $(ARGS)
 
 lib:

@@ -4,7 +4,6 @@
 //! goes. So the number outstanding stays what it is, and each request is submitted, sent and completed once. The time is
 //! that of a request. Bar: 300 ns, the same at both ends.
 
-#[cfg(not(any(feature = "loom", feature = "shuttle")))]
 mod bench {
     use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
     use shmuring::lsn::scheduler::{Batch, Event, Options, Outcome, Request, Scheduler};
@@ -124,7 +123,5 @@ mod bench {
 }
 
 fn main() {
-    // The model checks have no scheduler.
-    #[cfg(not(any(feature = "loom", feature = "shuttle")))]
     bench::run();
 }

@@ -3,7 +3,6 @@
 //! Both sides are handles of the same thread; what must come before a step runs outside the clock. Steps are shorter than
 //! a look at the clock, so [`N`] are timed at once and divided.
 
-#[cfg(not(any(feature = "loom", feature = "shuttle")))]
 mod bench {
     use criterion::Criterion;
     use shmuring::backend::{Backend, SlotRef};
@@ -170,7 +169,5 @@ mod bench {
 }
 
 fn main() {
-    // The model checks have no regions.
-    #[cfg(not(any(feature = "loom", feature = "shuttle")))]
     bench::run();
 }
