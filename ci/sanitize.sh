@@ -9,7 +9,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0
-export CARGO_PROFILE_DEV_DEBUG=line-tables-only    # reports name lines; links in half the time
 export RUST_BACKTRACE=0
 target_dir=${CARGO_TARGET_DIR:-target}/sanitize
 host=$(rustc -vV | sed -n 's/^host: //p')
