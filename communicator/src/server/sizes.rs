@@ -17,6 +17,9 @@ pub(super) struct RelSizes {
 }
 
 /// A mutation under way, and what it comes to if it succeeds.
+///
+/// It has no drop on purpose. One that is lost with a panic may still be under way at the page service, and a size that is
+/// read meanwhile may be from before it: its fork stays a miss until the next communicator, whose epoch fences it (R4d).
 #[derive(Debug)]
 pub(super) struct Pending {
     change: Change,
