@@ -178,7 +178,8 @@ pub(super) fn enter(
     answer
 }
 
-/// The functions that hand out claims: the backlog, and what `claim` adds to it if there is none, or if it `always` does.
+/// The functions that hand out claims: the backlog, and what `claim` adds to it if there is none, or if it is called
+/// `always`. Nothing is handed out if it fails.
 fn reap(
     c: *const CommunicatorHandle,
     claims: *mut ApiClaim,
@@ -296,7 +297,8 @@ pub unsafe extern "C" fn shmuring_communicator_reap(
     claims: *mut ApiClaim,
     max: u32,
 ) -> c_int {
-    reap(c, claims, max, false, |communicator, max, each| Ok(communicator.reap(max, target(to)?, each)))
+    let to = target(to);
+    reap(c, claims, max, to.is_err(), |communicator, max, each| Ok(communicator.reap(max, to?, each)))
 }
 
 /// Claims what is on the ring, or sleeps.
@@ -311,8 +313,9 @@ pub unsafe extern "C" fn shmuring_communicator_reap_or_park(
     max: u32,
     ns: u64,
 ) -> c_int {
-    reap(c, claims, max, false, |communicator, max, each| {
-        Ok(communicator.reap_or_park(max, target(to)?, Gather::default(), ns, each))
+    let to = target(to);
+    reap(c, claims, max, to.is_err(), |communicator, max, each| {
+        Ok(communicator.reap_or_park(max, to?, Gather::default(), ns, each))
     })
 }
 

@@ -250,6 +250,9 @@ static void more_claims_than_there_is_room_for_come_next(void)
 	for (i = 0; i < 5; i++)
 		refs[i] = submit_read((uint32_t)i, 1);
 	CHECK(shmuring_communicator_reap(communicator, 9, claims, 2) == SHMURING_ERR_BAD_REQUEST);
+	/* Also where nothing would be claimed. */
+	CHECK(shmuring_communicator_reap(communicator, 9, claims, 0) == SHMURING_ERR_BAD_REQUEST);
+	CHECK(shmuring_communicator_reap_or_park(communicator, 9, claims, 0, 0) == SHMURING_ERR_BAD_REQUEST);
 	CHECK(shmuring_communicator_reap(communicator, SHMURING_STATE_COPYING, claims, 0) == 0);
 	CHECK(shmuring_communicator_sweep(communicator, claims, 2) == 2);
 	CHECK(shmuring_communicator_audit(communicator, claims + 2, 1) == 1);
