@@ -7,7 +7,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 /// Calls that give an answer pass `Err(Fault::Bug)`.
 pub(crate) fn guard<T>(panicked: T, f: impl FnOnce() -> T) -> T {
     let f = || {
-        #[cfg(feature = "inject-panic")]
+        #[cfg(debug_assertions)]
         inject::panic_if_asked();
         f()
     };
@@ -23,8 +23,8 @@ pub(crate) fn guard<T>(panicked: T, f: impl FnOnce() -> T) -> T {
     }
 }
 
-/// A panic on demand, for the test of what becomes of one. In no build but that test's.
-#[cfg(feature = "inject-panic")]
+/// A panic on demand, for the test of what becomes of one. In builds with debug assertions alone.
+#[cfg(debug_assertions)]
 mod inject {
     use core::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,5 +1,5 @@
-//! What becomes of a panic in the library: `cargo test -p shmuring-ffi --features inject-panic --test bug`, which
-//! ci/c.sh calls with a target directory of its own, since it builds another libshmuring.a.
+//! What becomes of a panic in the library, which panics on demand where it has debug assertions.
+#![cfg(debug_assertions)]
 
 #[path = "support/serve.rs"]
 mod serve;

@@ -1,7 +1,6 @@
 /*
  * Description: a panic in the library becomes SHMURING_ERR_BUG and a handle that does nothing any more; the process,
- * the region and other handles live on. `bug REGION`; the library is built with the feature inject-panic; nobody
- * serves.
+ * the region and other handles live on. `bug REGION`; the library is built with debug assertions; nobody serves.
  */
 #include "check.h"
 #include "shmuring/host.h"
