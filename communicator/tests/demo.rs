@@ -99,3 +99,21 @@ fn pages_that_are_scribbled_over_in_flight_are_found() {
     let report = demo.finish(1);
     assert!(report["wrong"].as_u64().unwrap() > 0, "{report:#}");
 }
+
+#[test]
+fn a_demo_that_is_killed_leaves_no_process_behind() {
+    let site = support::Site::new();
+    let dir = site.path("demo").display().to_string();
+    let demo = Demo::start(&["--backends", "2", "--seconds", "600", "--dir", &dir]);
+    demo.wait_for_backends(2);
+    let children = [demo.backends(), demo.communicators()].concat();
+    assert_eq!(children.len(), 3);
+    // Neither does a stopped one of them stay.
+    support::stop(children[0]);
+    let region = demo.region_path();
+    kill(demo.pid(), libc::SIGKILL);
+    drop(demo.end());
+    let gone = support::soon(|| children.iter().all(|pid| !support::is_alive(*pid)));
+    std::fs::remove_file(region).unwrap();
+    assert!(gone, "{children:?}");
+}

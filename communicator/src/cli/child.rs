@@ -5,6 +5,7 @@ use super::Failure;
 use shmuring::region::Region;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -12,11 +13,30 @@ use std::time::{Duration, Instant};
 /// How long a communicator may take to come up, or to drain.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// This program, with nothing on stdin and stdout and its stderr in the file `log`.
+/// This program, with nothing on stdin and stdout and its stderr in the file `log`. It dies with the thread that starts
+/// it, however that dies: call this from one that lives as long as the process.
 pub(super) fn command(log: &Path) -> Result<Command, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(append(log)?);
+    let parent = std::process::id();
+    // SAFETY: between fork and exec it makes two system calls on numbers, and allocates nothing.
+    unsafe { command.pre_exec(move || die_with(parent)) };
     Ok(command)
+}
+
+/// Has the kernel kill this process when its parent, process `parent`, dies.
+fn die_with(parent: u32) -> std::io::Result<()> {
+    // SAFETY: system calls on numbers.
+    let (set, now) = unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
+    if set == -1 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // It may have died before the kernel was told.
+    if now.unsigned_abs() == parent {
+        Ok(())
+    } else {
+        Err(std::io::Error::from_raw_os_error(libc::ESRCH))
+    }
 }
 
 fn append(path: &Path) -> Result<File, Failure> {
