@@ -1,6 +1,6 @@
 //! Which page service, in a string: what people write on a command line and embedders in a configuration.
 
-use super::datadir::{DataDir, DataDirOptions};
+use super::datadir::{Condition, DataDir, DataDirOptions};
 use super::store::{Store, StoreOptions};
 use super::{PageService, Result};
 use std::path::PathBuf;
@@ -51,7 +51,12 @@ impl ServiceSpec {
     pub fn open(&self, memtable_bytes: u64) -> Result<Arc<dyn PageService>> {
         Ok(match self {
             Self::Store(dir) => Arc::new(Store::open(dir, StoreOptions { memtable_bytes, ..StoreOptions::default() })?),
-            Self::DataDir(dir) => Arc::new(DataDir::open(dir, &DataDirOptions::default())?),
+            Self::DataDir(dir) => {
+                if let Some(warning) = Condition::of(dir)?.warning(dir) {
+                    tracing::warn!("{warning}");
+                }
+                Arc::new(DataDir::open(dir, &DataDirOptions::default())?)
+            }
         })
     }
 }

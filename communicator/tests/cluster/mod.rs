@@ -46,12 +46,17 @@ impl Cluster {
 
     /// Does something while its server runs.
     pub fn running(&self, f: impl FnOnce()) {
+        self.running_until("fast", f);
+    }
+
+    /// The same, with this mode of the stop: "immediate" is a crash.
+    pub fn running_until(&self, stop: &str, f: impl FnOnce()) {
         let (data, sock) = (self.data().display().to_string(), self.dir.path().display().to_string());
         let options = format!("-c listen_addresses='' -c unix_socket_directories={sock} -c fsync=off");
         let log = format!("{sock}/log");
         self.run("pg_ctl", &["-D", &data, "-o", &options, "-l", &log, "-w", "start"]);
         f();
-        self.run("pg_ctl", &["-D", &data, "-m", "fast", "-w", "stop"]);
+        self.run("pg_ctl", &["-D", &data, "-m", stop, "-w", "stop"]);
     }
 
     /// A client program, on the database postgres.

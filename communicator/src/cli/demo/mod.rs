@@ -18,6 +18,7 @@ mod tally;
 
 use super::region::attach;
 use super::{Failure, Outcome};
+use crate::service::datadir::Condition;
 use driver::Driver;
 use pages::Pages;
 use scan::Scan;
@@ -155,6 +156,11 @@ fn attach_range<'r>(args: &BackendArgs, region: &'r shmuring::region::Region) ->
 
 /// The demo: exit code 1 if any page was wrong, any request lost, or anything failed that should not have.
 pub(super) fn run(args: &Args) -> Outcome {
+    // Its communicator says so too, in a log that nobody reads.
+    let condition = args.pgdata.as_ref().map(|root| Condition::of(root).map(|c| c.warning(root))).transpose()?;
+    if let Some(warning) = condition.flatten() {
+        eprintln!("WARNING: {warning}");
+    }
     let mut fleet = fleet::Fleet::start(args)?;
     let report = fleet.run(args)?;
     if args.json {

@@ -13,6 +13,7 @@ mod at {
     pub const SYSTEM_ID: usize = 0;
     pub const CONTROL_VERSION: usize = 8;
     pub const CATALOG_VERSION: usize = 12;
+    pub const STATE: usize = 16;
     pub const REDO: usize = 40;
     /// 1234567.0: tells that the other offsets hold.
     pub const FLOAT: usize = 208;
@@ -34,6 +35,8 @@ pub struct ControlFile {
     pub control_version: u32,
     /// Version of the catalogs.
     pub catalog_version: u32,
+    /// What the server was doing, as of PostgreSQL's DBState: 1 and 2 are clean ends.
+    pub state: u32,
     /// Redo LSN of the last checkpoint.
     pub redo: Lsn,
     /// Whether data pages have checksums.
@@ -84,6 +87,7 @@ impl ControlFile {
             system_id: le64(b, at::SYSTEM_ID).ok_or_else(short)?,
             control_version,
             catalog_version: le32(b, at::CATALOG_VERSION).ok_or_else(short)?,
+            state: le32(b, at::STATE).ok_or_else(short)?,
             redo: le64(b, at::REDO).ok_or_else(short)?,
             data_checksums: le32(b, at::CHECKSUMS).ok_or_else(short)? != 0,
         })

@@ -3,6 +3,7 @@
 //! | file | role |
 //! |---|---|
 //! | `control` | `PG_VERSION` and `global/pg_control` |
+//! | `condition` | whether its server runs or crashed |
 //! | `files` | from a relation fork to its segment files; open files |
 //! | `checksum` | checksums of data pages |
 //! | `list` | every relation fork of the directory |
@@ -12,10 +13,12 @@
 //! are made of numbers alone, and the last one is never followed if it is a symbolic link.
 
 pub mod checksum;
+mod condition;
 mod control;
 mod files;
 mod list;
 
+pub use condition::Condition;
 pub use control::{data_checksums_enabled, ControlFile};
 pub use list::list_relations;
 
