@@ -155,6 +155,13 @@ impl LockFile {
     }
 }
 
+/// For asking the system which file it is.
+impl AsFd for LockFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// Never sees the locks of its own description: ask through one that holds none.
 impl Liveness for LockFile {
     fn role_held(&self) -> bool {

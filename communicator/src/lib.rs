@@ -5,6 +5,7 @@
 //! | [`cache`] | pages in the communicator's memory: the page cache, the prefetch buffer |
 //! | `cli` | the command `shmuring`: feature `cli`, on by default |
 //! | [`compare`] | `debug_compare_local`: answers against a local copy |
+//! | [`holder`] | which process holds a lock, for messages |
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
 //! | `simulate` | scheduling by LSN, simulated against page servers: for the command |
@@ -14,6 +15,7 @@ pub mod cache;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod compare;
+pub mod holder;
 pub mod server;
 pub mod service;
 #[cfg(feature = "cli")]

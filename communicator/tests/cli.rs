@@ -30,7 +30,7 @@ fn a_second_serve_is_refused_and_names_the_first() {
     let other = format!("store:{}", site.path("other").display());
     for service in [site.store(), other] {
         let (path, pid) = (site.region().display().to_string(), format!("pid {}", first.pid()));
-        site.refused(&service).failed(&[&path, &pid, "--replace"]);
+        site.refused(&service).failed_as(5, &[&path, &pid, "--replace"]);
     }
     assert!(first.is_running());
     site.write(0, &page(0, 1), &["--create", "--extend"]).good();
@@ -107,16 +107,16 @@ fn what_cannot_be_done_is_a_sentence_with_its_reason() {
     let site = Site::new();
     let _serve = site.serve(&[]);
     let read = |rel: &str, block: &str| site.run("read", &["--rel", rel, "--block", block]);
-    read("1663/5/1", "0").failed(&["1663/5/1.0", "no such relation", "errno 2"]);
-    site.run("relsize", &["--rel", "1663/5/1"]).failed(&["no such relation"]);
-    site.write(0, &page(0, 1), &[]).failed(&["no such relation"]);
+    read("1663/5/1", "0").failed_as(6, &["1663/5/1.0", "no such relation", "errno 2"]);
+    site.run("relsize", &["--rel", "1663/5/1"]).failed_as(6, &["no such relation"]);
+    site.write(0, &page(0, 1), &[]).failed_as(6, &["no such relation"]);
     site.write(0, &pages(0..2, 1), &["--create", "--extend"]).good();
-    read(REL, "2").failed(&["block 2", "past the end"]);
-    read(REL, "4294967294").failed(&["past the end"]);
+    read(REL, "2").failed_as(6, &["block 2", "past the end"]);
+    read(REL, "4294967294").failed_as(6, &["past the end"]);
     site.run("read", &["--rel", REL, "--block", "4294967294", "--count", "2"]).failed(&["largest block number"]);
-    site.run("read", &["--rel", REL, "--block", "1", "--count", "4"]).failed(&["block 2", "past the end"]);
-    site.write(0, &page(0, 2), &["--create"]).failed(&["create", "errno 17"]);
-    site.write(5, &page(5, 1), &[]).failed(&["past the end"]);
+    site.run("read", &["--rel", REL, "--block", "1", "--count", "4"]).failed_as(6, &["block 2", "past the end"]);
+    site.write(0, &page(0, 2), &["--create"]).failed_as(6, &["create", "errno 17"]);
+    site.write(5, &page(5, 1), &[]).failed_as(6, &["past the end"]);
     site.write(0, &[7; 100], &[]).failed(&["100 bytes", "pages"]);
     site.write(0, &[], &[]).failed(&["0 bytes"]);
     site.run("write", &["--rel", REL, "--block", "0", "--in", "/no/such/file"]).failed(&["/no/such/file"]);
@@ -163,19 +163,19 @@ fn without_a_communicator_a_request_ends_at_its_timeout_and_says_why() {
     let read = || site.run("read", &["--rel", REL, "--block", "0", "--timeout", "400"]);
     serve.stop();
     let begin = Instant::now();
-    read().failed(&["no answer within 400 ms", &format!("pid {}", serve.pid())]);
+    read().failed_as(3, &["no answer within 400 ms", &format!("pid {}", serve.pid())]);
     took(begin, 400);
     serve.signal(libc::SIGCONT);
     site.check(0..2, 1);
     serve.kill_9();
     let begin = Instant::now();
-    read().failed(&["no communicator serves", &site.region().display().to_string()]);
+    read().failed_as(4, &["no communicator serves", &site.region().display().to_string()]);
     took(begin, 0);
     // What was left behind is settled, and nobody is the worse for it.
     let mut serve = site.serve(&[]);
     site.check(0..2, 1);
     serve.drain();
-    read().failed(&["no communicator serves"]);
+    read().failed_as(4, &["no communicator serves"]);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn what_is_no_region_is_refused_by_name() {
         [read(), site.run("stat", &[]), site.run("relsize", &["--rel", REL])].iter().for_each(f);
     };
     let path = site.region().display().to_string();
-    each(&|said| said.failed(&[&path, "no such region", "shmuring serve"]));
+    each(&|said| said.failed_as(4, &[&path, "no such region", "shmuring serve"]));
     // Random bytes: of no length is it taken for a region, and serve does not overwrite it.
     let noise = pages(0..64, 9);
     for len in [0, 1, 100, 4096, 8191, 65536, noise.len()] {

@@ -59,10 +59,11 @@ fn a_store_in_use_by_another_process_is_refused() {
     let (first, second) = (Site::new(), Site::new());
     let mut serve = first.serve(&[]);
     let store = first.path("store").display().to_string();
-    second.refused(&first.store()).failed(&[&store, "in use by another process"]);
+    let pid = format!("pid {}", serve.pid());
+    second.refused(&first.store()).failed_as(5, &[&store, "in use by another process", &pid]);
     // A stopped process still uses it.
     serve.stop();
-    second.refused(&first.store()).failed(&["in use by another process"]);
+    second.refused(&first.store()).failed_as(5, &["in use by another process"]);
     serve.kill_9();
     second.serve_with(&first.store(), &[]).drain();
 }
@@ -159,7 +160,7 @@ fn a_full_disk_fails_writes_by_name_and_is_left_behind_when_space_is_freed() {
             continue;
         }
         // Perhaps some of the 16 were still written: those were answered one by one.
-        said.failed(&["extend", "No space left on device", "errno 28"]);
+        said.failed_as(6, &["extend", "No space left on device", "errno 28"]);
         next = site.run("relsize", &["--rel", support::REL]).good().trim().parse().unwrap();
         refusals += 1;
         assert!(serve.is_running(), "{}", serve.log());

@@ -48,7 +48,7 @@ fn an_lsn_past_any_wal_is_refused_and_history_stays() {
     let mut serve = site.serve(&["--forget-every", "1", "--history", "1"]);
     site.write(0, &page(0, 1), &["--create", "--extend", "--lsn", "0/64"]).good();
     let last = site.write(0, &page(0, 2), &["--lsn", "FFFFFFFF/FFFFFFFF"]);
-    last.failed(&["Invalid argument", "errno 22"]);
+    last.failed_as(6, &["Invalid argument", "errno 22"]);
     support::pause(2500);
     assert_eq!(site.read(0, 1, &["--at", "0/64"]), page(0, 1));
     serve.drain();
@@ -82,7 +82,7 @@ fn a_write_that_times_out_says_whether_it_may_still_be_done() {
     site.write(0, &page(0, 1), &["--create", "--extend"]).good();
     serve.stop();
     // Nobody has claimed it, so it is withdrawn.
-    site.write(0, &page(0, 2), &["--timeout", "200"]).failed(&["no answer within 200 ms", "it was not done"]);
+    site.write(0, &page(0, 2), &["--timeout", "200"]).failed_as(3, &["no answer within 200 ms", "it was not done"]);
     serve.signal(libc::SIGCONT);
     assert_eq!(site.read(0, 1, &[]), page(0, 1));
 }

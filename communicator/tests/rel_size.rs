@@ -110,7 +110,7 @@ fn a_missing_relation_is_known_to_be_missing_until_it_is_made() {
     assert_eq!({ done(&mut b, &request(Opcode::RelSize, 0, 1000)).errno }, libc::ENOENT as u16);
     let rel = ["--rel", "1663/5/24576"];
     assert_eq!(site.run("relsize", &[&rel[..], &["--allow-missing"]].concat()).good(), "missing\n");
-    site.run("relsize", &rel).failed(&["there is no such relation"]);
+    site.run("relsize", &rel).failed_as(6, &["there is no such relation"]);
     good(&mut b, &request(Opcode::Create, 0, 1010));
     assert_eq!(blocks(&b), Some(Some(0)));
     assert_eq!(site.run("relsize", &rel).good(), "0\n");

@@ -231,6 +231,12 @@ impl Region {
         &self.watch
     }
 
+    /// The file whose locks tell who lives, by a description that never holds one: for asking the system which file it is.
+    #[must_use]
+    pub fn lock_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+
     /// Refuses a handle that was carried over a fork: `WrongProcess`. One system call, so for slow paths.
     pub fn check_process(&self) -> Result<()> {
         if std::process::id() == self.pid {

@@ -1,8 +1,9 @@
-//! The command line. One subcommand a file; an error is one line on stderr and exit code 1 (2 for wrong usage).
+//! The command line. One subcommand a file; an error is one line on stderr and an exit code ([`failure`]).
 
 mod child;
 mod content;
 mod demo;
+mod failure;
 mod pool;
 mod region;
 mod replace;
@@ -10,22 +11,22 @@ mod request;
 mod serve;
 mod settings;
 mod simulate;
+mod sizes;
 mod slots;
 mod stat;
 mod target;
 mod torture;
 
 use clap::{Parser, Subcommand};
+use failure::Failure;
 use std::process::ExitCode;
 
-/// Why a command failed: a sentence for people.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What a command comes to.
 type Outcome = Result<ExitCode, Failure>;
 
 /// shmuring: a lock-free shared-memory I/O ring for databases that run a process per connection.
 #[derive(Debug, Parser)]
-#[command(name = "shmuring", version, about)]
+#[command(name = "shmuring", version, about, after_help = failure::EXIT_CODES)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -84,6 +85,6 @@ pub fn run(args: Args) -> ExitCode {
     };
     result.unwrap_or_else(|e| {
         eprintln!("shmuring: {e}");
-        ExitCode::FAILURE
+        ExitCode::from(failure::exit_code(&e))
     })
 }

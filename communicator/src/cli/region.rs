@@ -1,6 +1,8 @@
 //! Opening regions for commands, with errors that name the path.
 
+use super::failure::Kind;
 use super::Failure;
+use crate::holder;
 use shmuring::error::Error;
 use shmuring::region::Region;
 use std::path::Path;
@@ -10,7 +12,9 @@ use std::sync::atomic::Ordering;
 pub(super) fn explain(path: &Path, e: Error) -> Failure {
     let path = path.display();
     match e {
-        Error::Os(libc::ENOENT) => format!("{path}: there is no such region; is 'shmuring serve' running?").into(),
+        Error::Os(libc::ENOENT) => {
+            Kind::NoCommunicator.because(format!("{path}: there is no such region; is 'shmuring serve' running?"))
+        }
         Error::Exists => format!("{path}: {e}; remove it if nobody uses it").into(),
         e => format!("{path}: {e}").into(),
     }
@@ -26,7 +30,15 @@ pub(super) fn observe(path: &Path) -> Result<Region, Failure> {
     Region::observe(path).map_err(|e| explain(path, e))
 }
 
-/// The process that last took the communicator's role: for messages.
-pub(super) fn communicator_pid(region: &Region) -> u32 {
+/// The communicator, for messages: the process that holds the role, or the one that held it last.
+pub(super) fn communicator(region: &Region) -> String {
+    if !region.liveness().role_held() {
+        return format!("pid {}", last_pid(region));
+    }
+    holder::of_role(region).map_or_else(|| format!("pid unknown: {}", holder::NOT_HERE), |pid| format!("pid {pid}"))
+}
+
+/// The process that last took the communicator's role, by what it wrote of itself: in another pid namespace it has another.
+pub(super) fn last_pid(region: &Region) -> u32 {
     region.parts().header.role.pid.load(Ordering::Relaxed)
 }

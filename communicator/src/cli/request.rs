@@ -1,6 +1,7 @@
 //! `shmuring read`, `write` and `relsize`: one request from the shell, for people and scripts.
 
-use super::region::{attach, communicator_pid};
+use super::failure::{self, Kind};
+use super::region::{attach, communicator};
 use super::target::{LsnArg, RelArg};
 use super::{Failure, Outcome};
 use crate::service::{Rel, PAGE_SIZE};
@@ -91,8 +92,10 @@ pub(super) struct RelsizeArgs {
 fn backend(region: &Region, blocks: u32) -> Result<Backend<'_>, Failure> {
     let per_slot = region.parts().geometry.bounce_per_slot.max(1);
     let slots = blocks.div_ceil(per_slot).clamp(1, region.parts().slots.len() as u32);
-    let mut backend = Backend::attach_any(region, slots).map_err(|e| format!("no free request slots: {e}"))?;
-    while let Some(leftover) = backend.next_leftover(&Wait::for_ms(1000))? {
+    let mut backend =
+        Backend::attach_any(region, slots).map_err(|e| failure::of(e, format!("no free request slots: {e}")))?;
+    let settling = |e| failure::of(e, format!("settling what an earlier owner of the slots left: {e}"));
+    while let Some(leftover) = backend.next_leftover(&Wait::for_ms(1000)).map_err(settling)? {
         eprintln!("shmuring: settled a leftover of slot {}: {:?}", leftover.slot, leftover.fate);
     }
     Ok(backend)
@@ -109,21 +112,20 @@ fn ask(
     let what = format!("{} of {}", r.opcode.name(), Rel(c.rel.0));
     // A call that gives up withdraws what nobody had claimed.
     let undone = if r.opcode.is_mutation() { "; it was not done" } else { "" };
-    let done = b.call(r, &Wait::for_ms(c.timeout), to).map_err(|e| match e {
-        Error::CommunicatorGone => format!("{what}: no communicator serves {}{undone}", c.region.display()),
-        Error::TimedOut => {
-            format!(
-                "{what}: no answer within {} ms from the communicator (pid {}){undone}",
-                c.timeout,
-                communicator_pid(region)
-            )
-        }
-        Error::InProgress => format!(
-            "{what}: no answer within {} ms; the communicator (pid {}) has claimed it, so it may still be done",
-            c.timeout,
-            communicator_pid(region)
-        ),
-        e => format!("{what}: {e}"),
+    let done = b.call(r, &Wait::for_ms(c.timeout), to).map_err(|e| {
+        let (ms, who) = (c.timeout, || communicator(region));
+        let why = match e {
+            Error::CommunicatorGone => format!("no communicator serves {}{undone}", c.region.display()),
+            Error::TimedOut => format!("no answer within {ms} ms from the communicator ({}){undone}", who()),
+            Error::InProgress => {
+                format!(
+                    "no answer within {ms} ms; the communicator ({}) has claimed it, so it may still be done",
+                    who()
+                )
+            }
+            e => e.to_string(),
+        };
+        failure::of(e, format!("{what}: {why}"))
     })?;
     if done.is_ok() {
         return Ok(done);
@@ -135,7 +137,8 @@ fn ask(
         libc::ERANGE => "older than the history that is kept".to_string(),
         e => sentence(e),
     };
-    Err(format!("{what}: {reason} (errno {}, attempts {})", { done.errno }, { done.attempts }).into())
+    let kind = if i32::from(done.errno) == libc::ETIMEDOUT { Kind::TimedOut } else { Kind::Answered };
+    Err(kind.because(format!("{what}: {reason} (errno {}, attempts {})", { done.errno }, { done.attempts })))
 }
 
 /// What the system says of an errno, without its number.

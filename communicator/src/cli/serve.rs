@@ -1,16 +1,16 @@
 //! `shmuring serve`: the communicator alone.
 
-use super::region::{attach, explain};
+use super::failure::Kind;
+use super::region::explain;
 use super::settings::Governed;
+use super::sizes::{Found, Sizes};
 use super::{pool, replace, Failure, Outcome};
-use crate::cache::{Cache, Sizes};
+use crate::cache::{self, Cache};
 use crate::compare::Compare;
 use crate::server::{Host, HostError, HostOptions, ServerOptions, Stopped};
 use crate::service::spec::ServiceSpec;
 use shmuring::communicator::Gather;
-use shmuring::error::Error;
-use shmuring::layout::{WrittenBucket, DEFAULT_BLOCK_SIZE, SET};
-use shmuring::region::{Options, Region};
+use shmuring::region::Region;
 use std::io::{ErrorKind, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,28 +19,14 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{signal, Signal, SignalKind};
 
-/// Buckets of a last-written table in a MiB.
-const BUCKETS_PER_MIB: u32 = (1 << 20) / size_of::<WrittenBucket>() as u32;
-
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The region: made if it does not exist (mode 0600), best under /dev/shm.
     #[arg(long)]
     region: PathBuf,
-    /// Request slots of a region that is made [default: 1024]; one that exists must have as many.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(shmuring::layout::MAX_SLOTS)))]
-    slots: Option<u32>,
-    /// Bounce buffers of 8 KiB for each slot of a region that is made [default: 4]; as above.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1024))]
-    bounce: Option<u32>,
-    /// MiB of the last-written table of a region that is made [default: 8]; as above. 0: any write makes every page
-    /// look new.
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(0..=4096))]
-    written: Option<u32>,
-    /// Relation sizes that a region that is made has room for [default: 4096]; as above. 0: none are kept.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1 << 24))]
-    rel_sizes: Option<u32>,
+    #[command(flatten)]
+    sizes: Sizes,
     /// Where pages come from: store:DIR (pages versioned by LSN) or datadir:DIR (a PostgreSQL data directory, read-only).
     #[arg(long)]
     service: ServiceSpec,
@@ -100,6 +86,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         if let Some(pid) = replace::kill_holder(&args.region, region)? {
             tracing::warn!(pid, "killed the communicator that held the role");
         }
+        if let Some(pid) = replace::kill_holder_of_store(&args.region, region, &args.service)? {
+            tracing::warn!(pid, "killed the communicator that held the store and did not have the role yet");
+        }
     }
     let runtime = runtime(args)?;
     // Before anything is held or said: whoever reads "serving" may send the signal at once.
@@ -153,13 +142,16 @@ fn options(args: &Args, governed: &Governed) -> Result<HostOptions, Failure> {
 fn cache(args: &Args) -> Result<Cache, Failure> {
     // Files of a data directory may change behind us, and are in the kernel's cache.
     let usual = if matches!(args.service, ServiceSpec::DataDir(_)) { 0 } else { 64 };
-    let sizes = Sizes { memory: args.cache_memory.unwrap_or(usual) << 20, prefetched: args.prefetch_buffer << 20 };
+    let sizes =
+        cache::Sizes { memory: args.cache_memory.unwrap_or(usual) << 20, prefetched: args.prefetch_buffer << 20 };
     let (Some(path), Some(mib)) = (&args.cache_file, args.cache_file_size) else { return Ok(Cache::new(sizes)) };
     if sizes.memory == 0 {
         return Err("--cache-file takes what --cache-memory evicts, and that is 0".into());
     }
     Cache::with_file(sizes, path, mib << 20).map_err(|e| match e.kind() {
-        ErrorKind::WouldBlock => format!("--cache-file {}: another process uses it", path.display()).into(),
+        ErrorKind::WouldBlock => {
+            Kind::Refused.because(format!("--cache-file {}: another process uses it", path.display()))
+        }
         _ => format!("--cache-file {}: {e}", path.display()).into(),
     })
 }
@@ -176,7 +168,13 @@ fn governed(args: &Args) -> Result<Governed, Failure> {
 fn did_not_start(args: &Args, e: HostError) -> Failure {
     let path = args.region.display();
     match e {
-        HostError::RoleHeld { .. } => format!("{path}: {e}; stop it, or use --replace to kill it").into(),
+        HostError::RoleHeld { pid: 0 } => Kind::Refused.because(format!("{path}: {e}")),
+        HostError::RoleHeld { .. } => {
+            Kind::Refused.because(format!("{path}: {e}; stop it, or use --replace to kill it"))
+        }
+        HostError::Service(ServiceSpec::Store(_), ref cause) if cause.errno == libc::EBUSY => {
+            Kind::Refused.because(format!("{e}; if it hangs before it serves {path}, --replace kills it"))
+        }
         HostError::NoSuchStore(_) => format!("{e}: give the store that {path} had, or remove the region").into(),
         HostError::Server(e) => explain(&args.region, e),
         e => e.into(),
@@ -185,35 +183,14 @@ fn did_not_start(args: &Args, e: HostError) -> Failure {
 
 /// The region and its pool, for the rest of the process's life.
 fn open(args: &Args) -> Result<(&'static Region, bool), Failure> {
-    let (mut region, is_new) = attach_or_create(args)?;
+    let Found { mut region, is_new, bytes } = args.sizes.attach_or_create(&args.region)?;
+    if is_new {
+        tracing::info!(region = %args.region.display(), bytes, "made the region");
+    }
     if let Some(path) = &args.pool {
         pool::register(&mut region, path)?;
     }
     Ok((Box::leak(Box::new(region)), is_new))
-}
-
-/// The region, and whether it was made now.
-fn attach_or_create(args: &Args) -> Result<(Region, bool), Failure> {
-    // What is not asked for is as it is found: a take-over need not know the sizes that the region was made with.
-    let found = if args.region.exists() { Some(*attach(&args.region)?.parts().geometry) } else { None };
-    let or_found = |asked: Option<u32>, found: Option<u32>, default| asked.or(found).unwrap_or(default);
-    let written = args.written.map(|mib| mib * BUCKETS_PER_MIB);
-    let options = Options {
-        slots: or_found(args.slots, found.map(|g| g.slots), 1024),
-        bounce_per_slot: or_found(args.bounce, found.map(|g| g.bounce_per_slot), 4),
-        block_size: found.map_or(DEFAULT_BLOCK_SIZE, |g| g.block_size),
-        written_buckets: or_found(written, found.map(|g| g.written_buckets), 8 * BUCKETS_PER_MIB),
-        rel_sizes: or_found(args.rel_sizes, found.map(|g| g.size_sets * SET as u32), 4096),
-    };
-    let (region, created) = Region::create_named(&args.region, &options).map_err(|e| match e {
-        Error::Os(libc::ENOENT) => format!("{}: there is no such directory", args.region.display()).into(),
-        e => explain(&args.region, e),
-    })?;
-    if created {
-        let bytes = Region::size(&options).map_err(|e| explain(&args.region, e))?;
-        tracing::info!(region = %args.region.display(), bytes, "made the region");
-    }
-    Ok((region, created))
 }
 
 fn runtime(args: &Args) -> Result<Runtime, Failure> {

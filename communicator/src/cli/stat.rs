@@ -1,8 +1,9 @@
 //! `shmuring stat`: what a region is doing, read-only.
 
-use super::region::{communicator_pid, observe};
+use super::region::{last_pid, observe};
 use super::target::LsnArg;
 use super::{slots, Outcome};
+use crate::holder;
 use serde_json::{json, Map, Value};
 use shmuring::layout::{Slot, SET};
 use shmuring::parts::Parts;
@@ -58,13 +59,16 @@ fn snapshot(region: &Region) -> Value {
     let parts = region.parts();
     let header = parts.header;
     let held = region.liveness().role_held();
+    // By its lock: what it wrote of its pid means another process in another pid namespace.
+    let holder = if held { holder::of_role(region) } else { None };
+    let elsewhere = held && holder.is_none();
     let now = shmuring::clock::now();
     let relaxed = Ordering::Relaxed;
     json!({
         "communicator": {
             "alive": held,
-            "pid": communicator_pid(region),
-            "stopped": held && is_stopped(communicator_pid(region)),
+            "pid": if elsewhere { Value::Null } else { holder.unwrap_or_else(|| last_pid(region)).into() },
+            "stopped": holder.is_some_and(is_stopped),
             "epoch": header.role.epoch.load(relaxed),
             "seconds": now.saturating_sub(header.role.since.load(relaxed)) / 1_000_000_000,
             "parked": header.parked.0.load(relaxed) & 1 == 1,
@@ -204,11 +208,9 @@ fn table(now: &Value) -> String {
             (_, Value::Bool(true)) => "parked",
             _ => "busy",
         };
-        let _ = writeln!(
-            out,
-            "communicator  pid {pid}, epoch {epoch}, {doing}, for {seconds} s; server life {}",
-            now["life"]
-        );
+        let who = if pid.is_null() { format!("pid unknown ({})", holder::NOT_HERE) } else { format!("pid {pid}") };
+        let _ =
+            writeln!(out, "communicator  {who}, epoch {epoch}, {doing}, for {seconds} s; server life {}", now["life"]);
     } else if epoch == 0 {
         let _ = writeln!(out, "communicator  none yet");
     } else if pid == 0 {

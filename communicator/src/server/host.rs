@@ -2,6 +2,7 @@
 //! process that embeds the communicator through the C interface.
 
 use super::{Served, Server, ServerOptions};
+use crate::holder;
 use crate::service::spec::ServiceSpec;
 use crate::service::{PageService, ServiceError};
 use shmuring::error::Error;
@@ -43,7 +44,7 @@ impl HostOptions {
 /// Why a host did not start. The region is as it was.
 #[derive(Debug)]
 pub enum HostError {
-    /// A living communicator holds the role: the process of this pid, as far as is known (0: it is not).
+    /// A living communicator holds the role: the process of this pid; 0: one that cannot be seen from here.
     RoleHeld {
         /// For messages alone.
         pid: u32,
@@ -72,6 +73,9 @@ impl HostError {
 impl std::fmt::Display for HostError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::RoleHeld { pid: 0 } => {
+                write!(f, "another communicator serves this region, and {}", holder::NOT_HERE)
+            }
             Self::RoleHeld { pid } => write!(f, "another communicator (pid {pid}) serves this region"),
             Self::NoSuchStore(spec) => write!(f, "{spec}: there is no such store, and the region was served before"),
             Self::Service(spec, e) => write!(f, "{spec}: {e}"),
@@ -155,9 +159,8 @@ impl Host {
     }
 }
 
-/// With the process that last took the role.
 fn role_held(region: &Region) -> HostError {
-    HostError::RoleHeld { pid: region.parts().header.role.pid.load(Ordering::Relaxed) }
+    HostError::RoleHeld { pid: holder::of_role(region).unwrap_or(0) }
 }
 
 /// Forgets old versions from time to time, for as long as the runtime lives.

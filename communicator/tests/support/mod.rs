@@ -115,7 +115,13 @@ impl Said {
     /// It failed with exit code 1, and one line on stderr that has every word.
     #[track_caller]
     pub fn failed(&self, words: &[&str]) {
-        assert_eq!(self.code, Some(1), "{self:?}");
+        self.failed_as(1, words);
+    }
+
+    /// The same with this exit code.
+    #[track_caller]
+    pub fn failed_as(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
         let last = self.err.lines().last().unwrap_or("");
         assert!(last.starts_with("shmuring: "), "{self:?}");
         for word in words {

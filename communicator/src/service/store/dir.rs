@@ -59,7 +59,7 @@ impl StoreDir {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let what = format!("the store in {} is in use by another process", path.display());
+                let what = format!("the store in {} is in use by another process: {}", path.display(), holder(&lock));
                 return Err(ServiceError::new(libc::EBUSY, what));
             }
             Err(TryLockError::Error(e)) => return Err(at(e)),
@@ -141,6 +141,20 @@ impl StoreDir {
         let ok = unsafe { libc::statvfs(c.as_ptr(), &mut s) } == 0;
         ok && s.f_bavail.saturating_mul(s.f_frsize) < FULL_BELOW
     }
+}
+
+/// Who has it, for people.
+fn holder(marker: &File) -> String {
+    match marker.metadata().ok().as_ref().and_then(crate::holder::of_file) {
+        Some(pid) => format!("pid {pid}"),
+        None => crate::holder::NOT_HERE.to_owned(),
+    }
+}
+
+/// The file whose lock tells that a store is open.
+#[cfg(feature = "cli")]
+pub(crate) fn lock_path(path: &Path) -> PathBuf {
+    path.join(MARKER)
 }
 
 /// Refuses a directory that is open to others, as PostgreSQL does.

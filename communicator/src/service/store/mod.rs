@@ -27,6 +27,8 @@ mod read;
 mod write;
 
 pub(crate) use dir::is_store;
+#[cfg(feature = "cli")]
+pub(crate) use dir::lock_path;
 pub use gc::GcStats;
 
 use std::path::{Path, PathBuf};
