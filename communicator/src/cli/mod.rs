@@ -2,6 +2,7 @@
 
 mod child;
 mod content;
+mod create;
 mod demo;
 mod failure;
 mod pool;
@@ -44,6 +45,8 @@ enum Command {
     Relsize(request::RelsizeArgs),
     /// Start a communicator and backends, and verify every page they exchange.
     Demo(demo::Args),
+    /// Make a region.
+    Region(create::Args),
     /// Show what a region is doing: slots by state, the oldest request, counters.
     Stat(stat::Args),
     /// Kill and stop backends and communicators at random under full load, and prove that nothing was lost.
@@ -77,6 +80,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Write(a) => request::write(&a),
         Command::Relsize(a) => request::relsize(&a),
         Command::Demo(a) => demo::run(&a),
+        Command::Region(a) => create::run(&a),
         Command::Stat(a) => stat::run(&a),
         Command::Simulate(a) => simulate::run_all(&a),
         Command::DemoBackend(a) => demo::run_backend(&a),
