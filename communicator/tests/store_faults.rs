@@ -299,3 +299,37 @@ fn a_full_disk_is_named_and_left_behind_when_space_is_freed() {
     }
     assert!(out.status.success() && text.contains("full disk survived"), "{text}");
 }
+
+#[test]
+fn a_store_whose_directory_is_taken_away_makes_no_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for how in ["removed", "moved"] {
+        let path = dir.path().join(how);
+        let s = open(&path).unwrap();
+        create(&s).unwrap();
+        (0..8).step_by(4).for_each(|b| extend(&s, b).unwrap());
+        match how {
+            "removed" => fs::remove_dir_all(&path).unwrap(),
+            _ => fs::rename(&path, dir.path().join("elsewhere")).unwrap(),
+        }
+        // Until its engine cannot make a file any more, and must be opened anew.
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut next = 8;
+        let failed = loop {
+            match extend(&s, next) {
+                Ok(()) => next += 4,
+                Err(e) if e.detail.contains("lost its files") => break e,
+                Err(_) => {}
+            }
+            assert!(Instant::now() < until, "{how}: {next} blocks were written, and nobody minded");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert_ne!(failed.errno, libc::ENOENT, "{how}: as if there were no such relation: {failed}");
+        assert!(!path.join("engine").exists(), "{how}: a store was made anew");
+        let read = check(&s, 0..1);
+        assert!(
+            read.as_ref().err().is_none_or(|e| e.errno == libc::EUCLEAN || e.errno == libc::EAGAIN),
+            "{how}: {read:?}"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::keys::{seal, unseal};
@@ -22,7 +22,7 @@ pub struct StoreDir {
     path: PathBuf,
     id: String,
     /// The marker, locked for as long as the store is open.
-    _lock: File,
+    lock: File,
 }
 
 impl StoreDir {
@@ -64,7 +64,7 @@ impl StoreDir {
             }
             Err(TryLockError::Error(e)) => return Err(at(e)),
         }
-        Ok(Self { path: path.to_path_buf(), id, _lock: lock })
+        Ok(Self { path: path.to_path_buf(), id, lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -97,6 +97,16 @@ impl StoreDir {
         make(&aside)?;
         fs::rename(&aside, self.engine_path()).map_err(at)?;
         File::open(&self.path).and_then(|d| d.sync_all()).map_err(at)
+    }
+
+    /// Whether this directory still is the one that was opened, with the engine's files in it.
+    pub fn check(&self) -> Result<()> {
+        let same = |(a, b): (fs::Metadata, fs::Metadata)| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        let marker = fs::metadata(self.path.join(MARKER)).ok().zip(self.lock.metadata().ok());
+        if marker.is_some_and(same) && self.engine_path().is_dir() {
+            return Ok(());
+        }
+        Err(ServiceError::corrupt(format!("the store in {} lost its files while it was open", self.path.display())))
     }
 
     /// The sequence number up to which mutations were synced.

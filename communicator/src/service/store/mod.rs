@@ -311,6 +311,8 @@ impl Inner {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        // What has gone is not made anew: an empty store would answer as if nothing had ever been written.
+        self.dir.check()?;
         let (engine, fresh, _) = load(&self.dir, &self.opts)?;
         // A batch that failed may be whole in the journal after all; its numbers are then taken.
         w.seq = w.seq.max(fresh.seq);
