@@ -3,6 +3,7 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use support::{page, run, Site, REL};
 
 #[test]
@@ -94,4 +95,29 @@ fn bounds_of_a_gathering_are_refused_by_name() {
         assert_eq!(said.code, Some(2));
         assert!(said.err.contains(option) && said.err.contains(value), "{}", said.err);
     }
+}
+
+#[test]
+fn a_settings_file_that_is_none_stops_neither_the_settings_nor_the_signals() {
+    let site = Site::new();
+    let settings = site.path("settings");
+    std::fs::write(&settings, "# nothing\n").unwrap();
+    let mut serve = site.serve(&["--settings", &settings.display().to_string()]);
+    let fifo = |path: &std::path::Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let huge = |path: &std::path::Path| std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+    let garbage = |path: &std::path::Path| std::fs::write(path, [0xFF; 100]).unwrap();
+    let makes: [&dyn Fn(&std::path::Path); 4] = [&fifo, &|path| std::fs::create_dir(path).unwrap(), &huge, &garbage];
+    for (n, make) in (1..).zip(makes) {
+        let _ = std::fs::remove_file(&settings);
+        let _ = std::fs::remove_dir(&settings);
+        make(&settings);
+        serve.signal(libc::SIGHUP);
+        let refused = || serve.log().matches("the settings stay as they are").count() == n;
+        assert!(support::soon(refused), "{n}: {}", serve.log());
+    }
+    site.write(0, &page(0, 1), &["--create", "--extend"]).good();
+    // At the start it is refused.
+    serve.drain();
+    let said = site.run("serve", &["--service", &site.store(), "--settings", &settings.display().to_string()]);
+    said.failed(&["settings"]);
 }

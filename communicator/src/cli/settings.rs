@@ -4,6 +4,9 @@
 //! that outlives its process, and what is set is still set after a take-over.
 
 use crate::compare::{Compare, Mode};
+use std::fs::OpenOptions;
+use std::io::{Error, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,8 +78,18 @@ impl Governed {
     }
 }
 
+/// More than all settings take.
+const MOST: u64 = 64 << 10;
+
 fn read(file: &Path) -> Result<Settings, String> {
-    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let mut text = String::new();
+    // A FIFO must not stop the process that is to handle its signals.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file);
+    let read = opened.and_then(|f| match f.metadata()? {
+        m if m.is_file() && m.len() <= MOST => f.take(MOST).read_to_string(&mut text),
+        _ => Err(Error::new(ErrorKind::InvalidInput, "not a file of at most 64 KiB")),
+    });
+    read.map_err(|e| format!("{}: {e}", file.display()))?;
     Settings::parse(&text).map_err(|e| format!("{}: {e}", file.display()))
 }
 
