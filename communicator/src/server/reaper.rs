@@ -164,6 +164,7 @@ impl Reaper {
         if unanswered > 0 {
             self.desk.close();
         }
+        self.desk.sizes.close();
         Served { claimed: self.claimed, unanswered }
     }
 

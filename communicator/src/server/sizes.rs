@@ -8,10 +8,10 @@ use shmuring::lsn::rel_size::{Asked as AskedToken, Change, Outcome, Writer};
 use shmuring::request::{Lsn, RelTag};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The writer of the sizes. Cheap to clone.
+/// The writer of the sizes, until the role is given up. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct RelSizes {
-    writer: Option<Arc<Mutex<Writer<'static>>>>,
+    writer: Arc<Mutex<Option<Writer<'static>>>>,
     /// Whether sizes that were read are kept.
     keeps_read: bool,
 }
@@ -37,25 +37,33 @@ impl RelSizes {
     /// it answers to a read of old data may be from before a change whose size is no longer here, too small for all
     /// others (R2).
     pub(super) fn of(communicator: &mut Communicator<'static>, ingest: Ingest) -> Self {
-        let writer = communicator.rel_size_writer().map(|w| Arc::new(Mutex::new(w)));
+        let writer = Arc::new(Mutex::new(communicator.rel_size_writer()));
         Self { writer, keeps_read: ingest == Ingest::Immediate }
     }
 
     /// A panic under the lock leaves a fork that is a miss for good, at worst: so poison is no reason to stop.
-    fn lock(&self) -> Option<MutexGuard<'_, Writer<'static>>> {
-        self.writer.as_ref().map(|w| w.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lock(&self) -> MutexGuard<'_, Option<Writer<'static>>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before the role is given up: nothing is written any more. A read that was cancelled may still be at the page
+    /// service, and would be a second writer beside the successor (R2).
+    pub(super) fn close(&self) {
+        *self.lock() = None;
     }
 
     /// Marks what a group is about to change.
     pub(super) fn begin(&self, group: &[MutationRequest]) -> Vec<Option<Pending>> {
-        let Some(mut writer) = self.lock() else { return Vec::new() };
+        let mut guard = self.lock();
+        let Some(writer) = guard.as_mut() else { return Vec::new() };
         let mut mark = |request| effect(request).map(|(rel, then)| Pending { change: writer.begin(rel), then });
         group.iter().map(&mut mark).collect()
     }
 
     /// Sets what the group has changed. Call it before the first completion.
     pub(super) fn finish(&self, pending: Vec<Option<Pending>>, results: &[Result<u64>]) {
-        let Some(mut writer) = self.lock() else { return };
+        let mut guard = self.lock();
+        let Some(writer) = guard.as_mut() else { return };
         for (i, pending) in pending.into_iter().enumerate() {
             let Some(Pending { change, then }) = pending else { continue };
             let is_done = results.get(i).is_some_and(Result::is_ok);
@@ -65,12 +73,12 @@ impl RelSizes {
 
     /// The size of a fork if it is certain: its blocks, `None` if there is no such fork.
     pub(super) fn known(&self, rel: RelTag) -> Option<Option<u32>> {
-        self.lock()?.known(rel).map(|size| size.blocks)
+        self.lock().as_mut()?.known(rel).map(|size| size.blocks)
     }
 
     /// A question to the page service is about to be sent.
     pub(super) fn ask(&self, rel: RelTag) -> Asked {
-        let token = if self.keeps_read { self.lock().map(|mut writer| writer.ask(rel)) } else { None };
+        let token = if self.keeps_read { self.lock().as_mut().map(|writer| writer.ask(rel)) } else { None };
         Asked { sizes: self.clone(), token }
     }
 }
@@ -78,7 +86,7 @@ impl RelSizes {
 impl Asked {
     /// Tells the answer, which holds as of `lsn`.
     pub(super) fn fill(mut self, blocks: Option<u32>, lsn: Lsn) {
-        if let (Some(token), Some(mut writer)) = (self.token.take(), self.sizes.lock()) {
+        if let (Some(token), Some(writer)) = (self.token.take(), self.sizes.lock().as_mut()) {
             writer.fill(token, blocks, lsn);
         }
     }
@@ -87,7 +95,7 @@ impl Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         let Some(token) = self.token.take() else { return };
-        if let Some(mut writer) = self.sizes.lock() {
+        if let Some(writer) = self.sizes.lock().as_mut() {
             writer.drop_asked(token);
         }
     }
@@ -112,6 +120,7 @@ fn effect(request: &MutationRequest) -> Option<(RelTag, Outcome)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shmuring::backend::Backend;
     use shmuring::lsn::shards::Sharding;
     use shmuring::region::{Options, Region};
 
@@ -129,6 +138,28 @@ mod tests {
         // A reader of old data: it may be told the size from before.
         sizes.ask(REL).fill(Some(9), 100);
         sizes.known(REL)
+    }
+
+    #[test]
+    fn a_read_that_outlives_the_role_leaves_the_sizes_alone() {
+        let options = Options { rel_sizes: 64, bounce_per_slot: 0, ..Options::new(2) };
+        let region: &'static Region = Box::leak(Box::new(Region::create_private(&options).unwrap()));
+        let parts: &'static _ = Box::leak(Box::new(region.parts()));
+        let backend = Backend::attach(region, 0, 1).unwrap();
+        for closes in [false, true] {
+            let (mut communicator, _) = Communicator::take_role(region, parts).unwrap();
+            let sizes = RelSizes::of(&mut communicator, Ingest::Immediate);
+            let asked = sizes.ask(REL);
+            if closes {
+                sizes.close();
+            }
+            drop(communicator);
+            // A successor has the role, and has emptied the sizes.
+            let (successor, _) = Communicator::take_role(region, parts).unwrap();
+            asked.fill(Some(9), 100);
+            assert_eq!(backend.cached_rel_size(REL).is_some(), !closes, "the test sees what would be wrong");
+            drop(successor);
+        }
     }
 
     #[test]
