@@ -6,6 +6,9 @@ use shmuring::region::Region;
 use std::os::unix::fs::PermissionsExt;
 use support::Site;
 
+/// Bytes of a region's header.
+const HEADER: usize = size_of::<shmuring::layout::Header>();
+
 #[test]
 fn a_region_is_made_once_and_served_as_it_was_made() {
     let site = Site::new();
@@ -57,4 +60,28 @@ fn of_many_that_create_at_once_one_makes_it() {
         all.into_iter().map(|t| t.join().unwrap()).all(|said| said.code == Some(0))
     });
     assert!(again);
+}
+
+#[test]
+fn a_region_full_of_noise_is_shown_all_the_same() {
+    let site = Site::new();
+    create(&site, &["--slots", "16", "--bounce", "0", "--written", "0", "--rel-sizes", "8"]).good();
+    let good = std::fs::read(site.region()).unwrap();
+    let mut x = 1u64;
+    for round in 0..8 {
+        // What lies behind the header; all counters as large as can be in every other round.
+        let noise = good.iter().skip(HEADER).map(|_| {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if round % 2 == 0 {
+                0xFF
+            } else {
+                (x >> 56) as u8
+            }
+        });
+        let bytes: Vec<u8> = good.iter().take(HEADER).copied().chain(noise).collect();
+        std::fs::write(site.region(), bytes).unwrap();
+        for args in [&["--json"][..], &["--slots"], &[]] {
+            assert!(!site.run("stat", args).good().is_empty());
+        }
+    }
 }

@@ -148,8 +148,9 @@ fn oldest(parts: &Parts<'_>, now: u64) -> Value {
 }
 
 fn owners(parts: &Parts<'_>) -> Value {
-    let sum = |i: usize| -> u64 {
-        parts.owner_stats.iter().filter_map(|o| o.counters.get(i)).map(|c| c.load(Ordering::Relaxed)).sum()
+    let sum = |i: usize| {
+        let counters = parts.owner_stats.iter().filter_map(|o| o.counters.get(i));
+        add_up(counters.map(|c| c.load(Ordering::Relaxed)))
     };
     let names = OwnerCounter::NAMES.iter().enumerate();
     names.map(|(i, name)| (name.to_string(), json!(sum(i)))).collect::<Map<_, _>>().into()
@@ -166,7 +167,7 @@ fn latency(parts: &Parts<'_>) -> Value {
     let mut submit = [0; shmuring::layout::BUCKETS];
     for owner in parts.owner_stats {
         for (sum, n) in submit.iter_mut().zip(histogram(&owner.latency)) {
-            *sum += n;
+            *sum = n.saturating_add(*sum);
         }
     }
     let classes = ["service_demand", "service_prefetch", "service_background"];
@@ -179,15 +180,20 @@ fn latency(parts: &Parts<'_>) -> Value {
     all.into()
 }
 
+/// The sum of counters; in a damaged region they may be anything.
+fn add_up(counters: impl Iterator<Item = u64>) -> u64 {
+    counters.fold(0, u64::saturating_add)
+}
+
 fn percentiles(counts: &[u64]) -> Value {
-    let total: u64 = counts.iter().sum();
-    let at = |per_mille: u64| {
-        let mut left = (total * per_mille).div_ceil(1000);
+    let total = add_up(counts.iter().copied());
+    let at = |per_mille: u128| {
+        let mut left = (u128::from(total) * per_mille).div_ceil(1000);
         for (bucket, n) in counts.iter().enumerate() {
-            if left <= *n {
+            if left <= u128::from(*n) {
                 return (bucket + 1 < counts.len()).then(|| bucket_end(bucket));
             }
-            left -= n;
+            left -= u128::from(*n);
         }
         Some(0)
     };
