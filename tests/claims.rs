@@ -77,6 +77,31 @@ fn a_dropped_claim_completes_with_ecanceled() {
 }
 
 #[test]
+fn a_read_that_failed_has_no_pages() {
+    let region = region();
+    let parts = region.parts();
+    let mut b = Backend::attach(&region, 0, SLOTS).unwrap();
+    let (mut c, _) = Communicator::take_role(&region, &parts).unwrap();
+    let read = Request::get_page(REL, 7, 1, 0);
+    for fails in [false, true] {
+        let r = submit(&mut b, &read);
+        let mut claim = claimed(&mut c, State::Copying);
+        if fails {
+            claim.fail(libc::EIO, 0, 1).unwrap();
+            // What an earlier request had is still in the block.
+            assert_eq!(b.page(r, 0).err(), Some(Error::BadBuffer));
+            assert_eq!(b.copy_out(r, 0, &mut [0; 512]), Err(Error::BadBuffer));
+            assert_eq!(b.result(r), Ok(Completion { attempts: 1, ..Completion::fail(libc::EIO) }));
+        } else {
+            claim.copying().unwrap().deliver(0, &[7; 512]).unwrap();
+            complete(claim);
+            assert_eq!(b.page(r, 0), Ok(&[7; 512][..]));
+        }
+        b.finish(r).unwrap();
+    }
+}
+
+#[test]
 fn a_claim_whose_request_was_cancelled_gives_the_slot_back() {
     let region = region();
     let parts = region.parts();

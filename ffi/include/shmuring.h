@@ -315,7 +315,8 @@ int shmuring_result(struct shmuring_backend *b, shmuring_ref ref, struct shmurin
 
 /*
  * Address of page `i` of a complete read that went to bounce buffers, stored in *page: one block, readable until the
- * request is finished. Returns 0; SHMURING_ERR_BAD_BUFFER if it has no such page; _NOT_COMPLETED; _STALE. [fast]
+ * request is finished. Returns 0; SHMURING_ERR_BAD_BUFFER if it has no such page, or failed (shmuring_result tells the
+ * errno); _NOT_COMPLETED; _STALE. [fast]
  */
 int shmuring_page(struct shmuring_backend *b, shmuring_ref ref, uint32_t i, const void **page);
 

@@ -21,14 +21,15 @@ impl<'r> Backend<'r> {
         Ok(slot.result.with(|p| unsafe { p.read() }))
     }
 
-    /// Copies bounce block `i` of a complete read to `to` (at most a block's length); `BadBuffer` if it has no such block.
+    /// Copies bounce block `i` of a complete read to `to` (at most a block's length); `BadBuffer` if it has no such block,
+    /// or failed: what is in its blocks then are the pages of somebody else.
     pub fn copy_out(&self, request: SlotRef, i: usize, to: &mut [u8]) -> Result<()> {
         let block = self.bounce_block(request, i)?;
         // SAFETY: Completed, so the blocks of the slot are the owner's to read (R5).
         unsafe { self.parts.pools.get(BOUNCE)?.read(block, to) }
     }
 
-    /// Bounce block `i` of a complete read, in place. It stays valid until the request is finished, which needs
+    /// Bounce block `i` of a complete read, in place; errors as of [`Backend::copy_out`]. It stays valid until the request is finished, which needs
     /// `&mut self`.
     pub fn page(&self, request: SlotRef, i: usize) -> Result<&[u8]> {
         let block = self.bounce_block(request, i)?;
@@ -42,7 +43,9 @@ impl<'r> Backend<'r> {
     fn bounce_block(&self, request: SlotRef, i: usize) -> Result<u32> {
         let (slot, index) = self.own(request.slot)?;
         completed(slot, request)?;
-        if !own_request(slot).opcode().is_some_and(Opcode::fills_buffers) {
+        // SAFETY: Completed, so the result is the owner's to read (I1), and SL_2 made it visible.
+        let is_ok = slot.result.with(|p| unsafe { p.read() }).is_ok();
+        if !is_ok || !own_request(slot).opcode().is_some_and(Opcode::fills_buffers) {
             return Err(Error::BadBuffer);
         }
         let block = self.bounce.blocks(index).get(i).ok_or(Error::BadBuffer)?;
