@@ -102,6 +102,26 @@ fn a_read_that_failed_has_no_pages() {
 }
 
 #[test]
+fn a_forgotten_request_is_not_taken_for_a_later_one_of_its_generation() {
+    let region = region();
+    let parts = region.parts();
+    let mut b = Backend::attach(&region, 0, 1).unwrap();
+    let (mut c, _) = Communicator::take_role(&region, &parts).unwrap();
+    let create = Request::new(Opcode::Create, REL);
+    let forgotten = submit(&mut b, &create);
+    b.forget(forgotten).unwrap();
+    complete(claimed(&mut c, State::Processing));
+    assert_eq!(b.free_slot(), Ok(0), "it is taken back");
+    // 2^24 requests later the generation is the same.
+    parts.slots[0].word.store(Word::new(State::Idle, forgotten.generation, 0).bits(), Relaxed);
+    let next = submit(&mut b, &create);
+    assert_eq!(next, forgotten);
+    complete(claimed(&mut c, State::Processing));
+    assert_eq!(b.free_slot(), Err(Error::NoFreeSlot), "its answer waits for whoever asked");
+    assert_eq!(b.finish(next), Ok(Completion::ok(1)));
+}
+
+#[test]
 fn a_claim_whose_request_was_cancelled_gives_the_slot_back() {
     let region = region();
     let parts = region.parts();

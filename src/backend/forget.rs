@@ -37,6 +37,13 @@ impl<'r> Backend<'r> {
     pub(super) fn reclaim(&mut self, slot: &Slot, index: usize) -> bool {
         let word = owner::look(slot);
         let at = SlotRef::new(self.first.wrapping_add(index as u32), word);
-        word.is(State::Completed) && self.is_forgotten(index, word) && self.finish(at).is_ok()
+        let is_over = word.is(State::Completed) && self.is_forgotten(index, word) && self.finish(at).is_ok();
+        if is_over || !self.is_forgotten(index, word) {
+            // Generations come again: the mark must not outlive its request, and mean a later one.
+            if let Some(forgotten) = self.forgotten.get_mut(index) {
+                *forgotten = None;
+            }
+        }
+        is_over
     }
 }
