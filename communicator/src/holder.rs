@@ -70,7 +70,7 @@ fn numbers(pid: u32, file: &Metadata) -> impl Iterator<Item = String> {
     entries.into_iter().flatten().flatten().filter(same).filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// Whether a line of fdinfo, as `lock:	1: OFDLCK ADVISORY  WRITE -1 00:1b:16387 0 0`, is such a lock.
+/// Whether a line of fdinfo, as `lock: 1: OFDLCK ADVISORY  WRITE -1 00:1b:16387 0 0`, is such a lock.
 fn is_lock(line: &str, lock: Lock) -> bool {
     let mut words = line.split_whitespace();
     if words.next() != Some("lock:") {
