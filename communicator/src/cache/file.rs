@@ -1,7 +1,8 @@
 //! The page cache's second tier: a local file of frames, for what the first tier evicts.
 //!
 //! # File
-//! Frames of [`FRAME`] bytes: a head that names the block, the LSN that the page is valid to, and the process; then the
+//! A mark, without which no file is emptied: it may be anything, a region or a table, that somebody has named by mistake.
+//! Then frames of [`FRAME`] bytes: a head that names the block, the LSN that the page is valid to, and the process; then the
 //! page. A checksum covers all of it, so a frame that is torn, old or another's is a miss, never a wrong page. Which block
 //! is in which frame is known in memory alone: the file begins empty at every start, so nothing of an older communicator
 //! or server life is ever found in it (R13).
@@ -20,10 +21,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// How the file begins.
+const MARK: [u8; 64] = *b"shmuring cache file: pages that memory had no room for, no data\n";
 /// Bytes of a frame's head.
 const HEAD: usize = 64;
 /// Bytes of a frame.
@@ -57,6 +60,8 @@ struct Shared {
     nonce: u64,
     index: Mutex<Index>,
     counts: Arc<Counts>,
+    /// The mark is in the file.
+    is_marked: AtomicBool,
     logged_at: AtomicU64,
 }
 
@@ -69,7 +74,7 @@ pub(super) struct CacheFile {
 
 impl CacheFile {
     /// Empties or makes the file, for `bytes` of frames (at least one), and starts its writer. EBUSY as WouldBlock: another
-    /// process uses it.
+    /// process uses it; InvalidInput: it is something else.
     pub(super) fn open(path: &Path, bytes: u64, counts: Arc<Counts>) -> io::Result<Self> {
         let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let mut options = OpenOptions::new();
@@ -77,12 +82,16 @@ impl CacheFile {
             options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)?;
         // Before it is emptied: a living predecessor may use it.
         file.try_lock().map_err(io::Error::from)?;
+        if !is_ours(&file)? {
+            let why = "it is something else, and would be emptied: remove it if it is not needed";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         file.set_len(0)?;
         let frames = usize::try_from(bytes / FRAME as u64).unwrap_or(usize::MAX).clamp(1, u32::MAX as usize);
         let index = Index { places: HashMap::new(), owners: vec![None; frames], hand: 0 };
         let nonce = RandomState::new().hash_one(std::process::id());
-        let shared = Shared { file, nonce, index: Mutex::new(index), counts, logged_at: AtomicU64::new(0) };
-        let shared = Arc::new(shared);
+        let (index, logged_at) = (Mutex::new(index), AtomicU64::new(0));
+        let shared = Arc::new(Shared { file, nonce, index, counts, is_marked: AtomicBool::new(false), logged_at });
         let (writer, queue) = sync_channel(QUEUE);
         let writing = shared.clone();
         std::thread::Builder::new().name("shmuring-cache".into()).spawn(move || writing.write_all(&queue))?;
@@ -168,7 +177,7 @@ impl Shared {
     fn write(&self, block: Block, entry: &Entry, frame: &mut Vec<u8>) {
         let Some(number) = self.take_frame() else { return };
         encode(frame, self.nonce, block, entry);
-        if let Err(e) = self.file.write_all_at(frame, offset(number)) {
+        if let Err(e) = self.mark(number).and_then(|()| self.file.write_all_at(frame, offset(number))) {
             self.log(|| tracing::warn!("the cache file could not be written: {e}"));
             return;
         }
@@ -189,6 +198,18 @@ impl Shared {
         }
     }
 
+    /// Writes the mark before anything else; and each time round again, should the file have been truncated.
+    fn mark(&self, frame: u32) -> io::Result<()> {
+        // Relaxed: one thread writes.
+        if frame == 0 || !self.is_marked.load(Ordering::Relaxed) {
+            self.file.write_all_at(&MARK, 0)?;
+            // Lest frames outlive it when the power is lost.
+            self.file.sync_data()?;
+            self.is_marked.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// The next frame; nobody finds what was in it any more.
     fn take_frame(&self) -> Option<u32> {
         let mut index = self.index();
@@ -202,7 +223,17 @@ impl Shared {
 }
 
 fn offset(frame: u32) -> u64 {
-    u64::from(frame) * FRAME as u64
+    MARK.len() as u64 + u64::from(frame) * FRAME as u64
+}
+
+/// Whether the file is empty, or one of a cache.
+fn is_ours(file: &File) -> io::Result<bool> {
+    let mut begin = [0; MARK.len()];
+    match file.metadata()?.len() {
+        0 => Ok(true),
+        len if len < MARK.len() as u64 => Ok(false),
+        _ => file.read_exact_at(&mut begin, 0).map(|()| begin == MARK),
+    }
 }
 
 /// Head: checksum of all that follows, file of this process, block, LSN.
@@ -286,7 +317,7 @@ mod tests {
         assert_eq!((0..4).map(|n| b.get(n)).collect::<Vec<_>>(), [Some(0), Some(1), Some(2), Some(3)]);
         b.put(7);
         assert_eq!((b.get(0), b.get(1), b.get(7)), (None, Some(1), Some(7)));
-        assert!(std::fs::metadata(b.path()).unwrap().len() <= 4 * FRAME as u64);
+        assert!(std::fs::metadata(b.path()).unwrap().len() <= offset(4));
         b.file.clear();
         assert_eq!((b.get(1), b.get(7)), (None, None));
     }
@@ -311,8 +342,8 @@ mod tests {
             b.put(1);
             assert_eq!(b.get(1), Some(1));
             let mut byte = [0];
-            file.read_exact_at(&mut byte, at as u64).unwrap();
-            file.write_all_at(&[byte[0] ^ 4], at as u64).unwrap();
+            file.read_exact_at(&mut byte, offset(0) + at as u64).unwrap();
+            file.write_all_at(&[byte[0] ^ 4], offset(0) + at as u64).unwrap();
             assert_eq!(b.get(1), None, "byte {at}");
             assert_eq!(b.file.find((REL, 1)), None, "and it is forgotten");
         }
@@ -336,12 +367,30 @@ mod tests {
         let counts = Arc::new(Counts::new());
         let Ok(file) = OpenOptions::new().read(true).write(true).open("/dev/full") else { return };
         let index = Index { places: HashMap::new(), owners: vec![None; 4], hand: 0 };
-        let shared = Shared { file, nonce: 1, index: Mutex::new(index), counts, logged_at: AtomicU64::new(0) };
+        let (index, logged_at) = (Mutex::new(index), AtomicU64::new(0));
+        let shared = Shared { file, nonce: 1, index, counts, is_marked: AtomicBool::new(false), logged_at };
         let sent = shared.counts.sent(REL, 1);
         let entry = Entry { page: Page::one(vec![1; PAGE_SIZE]), valid_to: 1, sent };
         shared.write((REL, 1), &entry, &mut Vec::new());
         assert!(shared.index().places.is_empty());
         assert!(shared.logged_at.load(Ordering::Relaxed) > 0, "and the log says so");
+    }
+
+    #[test]
+    fn a_file_that_is_something_else_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        let counts = Arc::new(Counts::new());
+        for bytes in [&b"x"[..], &[0; 64], &[7; FRAME], &MARK[..63]] {
+            std::fs::write(&path, bytes).unwrap();
+            let refused = CacheFile::open(&path, 1 << 20, counts.clone()).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        // One that a killed process left is known by its mark.
+        std::fs::write(&path, [&MARK[..], &[7; 100]].concat()).unwrap();
+        CacheFile::open(&path, 1 << 20, counts).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     }
 
     #[test]
