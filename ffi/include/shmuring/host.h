@@ -272,11 +272,15 @@ int shmuring_host_start(const struct shmuring_host_config *config, struct shmuri
  * answered within the grace period: the role then stays with the process until that ends, the region's handle must
  * never be closed, and a successor answers them; -ETIMEDOUT while it has not ended: call again (PostgreSQL: with
  * CHECK_FOR_INTERRUPTS in between); another error if it has ended and the last sync failed, or if a thread of it had
- * died. The answer stays the same after the end. Any thread; signals do not end the wait.
+ * died. The answer stays the same after the end. If a thread then hangs in a call of the system, on a disk say, the
+ * region's handle stays in use until the process ends (SHMURING_ERR_IN_USE). Any thread; signals do not end the wait.
  */
 int shmuring_host_stop(struct shmuring_host *host, uint64_t timeout_ms, struct shmuring_error *err);
 
-/* Frees the handle. Returns 0; -EBUSY until shmuring_host_stop has said that it has ended. */
+/*
+ * Frees the handle; `log` is not called any more when this returns, nor when _start has failed. Returns 0; -EBUSY until
+ * shmuring_host_stop has said that it has ended.
+ */
 int shmuring_host_free(struct shmuring_host *host);
 
 /* 1 while it serves; 0 once it was told to stop or has died: then end the process, or stop, free and start again. */

@@ -8,7 +8,7 @@ use core::ffi::{c_char, c_void};
 use core::fmt::Write as _;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use shmuring::error::Error;
@@ -78,6 +78,8 @@ struct Queue {
 pub(super) struct Log {
     wanted: Wanted,
     queue: Mutex<Queue>,
+    /// Whether the embedder's function may be called no more; held for reading during each call.
+    closed: RwLock<bool>,
     /// An eventfd that is readable while the queue is not empty.
     fd: OwnedFd,
 }
@@ -91,7 +93,7 @@ impl Log {
         }
         // SAFETY: a descriptor that the kernel has just given to us alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { wanted, queue: Mutex::default(), fd })
+        Ok(Self { wanted, queue: Mutex::default(), closed: RwLock::default(), fd })
     }
 
     /// The descriptor that is readable while lines wait.
@@ -117,12 +119,20 @@ impl Log {
         line.map(|line| line.record())
     }
 
+    /// After this the embedder's function is called no more, by threads that do not end either; waits for calls of it.
+    pub(super) fn close(&self) {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
     fn say(&self, level: Level, target: &'static str, text: String) {
         let when = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let mut line = Line { level: number(level), dropped: 0, when, target, text };
         if let Some(callback) = self.wanted.callback {
-            // SAFETY: the embedder's function, as it has promised it to be; the record lives until it returns.
-            unsafe { callback(self.wanted.user, &line.record()) };
+            let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
+            if !*closed {
+                // SAFETY: the embedder's function, as it has promised it to be; the record lives until it returns.
+                unsafe { callback(self.wanted.user, &line.record()) };
+            }
             return;
         }
         let mut queue = self.lock();
@@ -272,6 +282,23 @@ mod tests {
         assert_eq!(rest.pop(), Some((3, "last".into())));
         assert_eq!(rest.pop(), Some((0, (CAPACITY - 1).to_string())));
         assert_eq!(rest.len(), CAPACITY - 2);
+    }
+
+    #[test]
+    fn once_it_is_closed_the_embedders_function_is_called_no_more() {
+        unsafe extern "C" fn count(user: *mut c_void, _: *const ApiLogRecord) {
+            // SAFETY: the counter below.
+            unsafe { *user.cast::<u32>() += 1 };
+        }
+        let mut calls = 0u32;
+        let log = Log::new(Wanted { level: 3, callback: Some(count), user: (&raw mut calls).cast() });
+        let log = Arc::new(log.unwrap_or_else(|e| unreachable!("{e}")));
+        tracing::dispatcher::with_default(&log.dispatch(), || {
+            tracing::info!("once");
+            log.close();
+            tracing::info!("not again");
+        });
+        assert_eq!(calls, 1);
     }
 
     #[test]

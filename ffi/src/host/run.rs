@@ -5,6 +5,7 @@
 //! on one of them.
 
 use core::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -123,21 +124,22 @@ pub(super) fn run(config: Config, log: &Arc<Log>, shared: &Shared) {
 }
 
 fn serve(config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
+    let (runtime, threads) = runtime(config.threads, log)?;
     // Left where it is if anything goes wrong: claims on it may then be anywhere.
     let held = ManuallyDrop::new(match &config.place {
         // SAFETY: the embedder keeps it until the host has ended.
         Place::Handle(handle) => unsafe { Held::of_handle(*handle) }?,
         Place::Path(path) => Held::attach(path)?,
     });
-    let runtime = runtime(config.threads, log)?;
     // SAFETY: it is let go only where nothing refers to it.
     let region = unsafe { held.forever() };
     let host = match Host::start(region, runtime.handle().clone(), &config.options) {
         Ok(host) => host,
         Err(e) => {
-            runtime.shutdown_timeout(LAST_WORDS);
-            // Nothing was claimed that is still on its way.
-            drop(ManuallyDrop::into_inner(held));
+            if threads.end(runtime) {
+                // Nothing was claimed that is still on its way.
+                drop(ManuallyDrop::into_inner(held));
+            }
             return Err((-e.errno(), e.to_string()));
         }
     };
@@ -147,18 +149,19 @@ fn serve(config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
     shared.wait_for_order(|| host.is_running());
     tracing::info!("told to stop: draining");
     let Stopped { served, synced } = host.stop();
-    if served.unanswered == 0 {
-        runtime.shutdown_timeout(LAST_WORDS);
+    let all_over = if served.unanswered == 0 {
+        threads.end(runtime)
     } else {
         // Its tasks would answer what they have as they are dropped; a successor does it (I9).
         core::mem::forget(runtime);
-    }
+        false
+    };
     if served.unanswered == usize::MAX {
         return Err((-libc::ENOTRECOVERABLE, "the communicator had died".into()));
     }
     tracing::info!(claimed = served.claimed, unanswered = served.unanswered, "stopped");
-    if served.unanswered == 0 {
-        // Every claim is answered, and the reaper has ended.
+    if all_over {
+        // Every claim is answered, and whoever could look at the region has ended.
         drop(ManuallyDrop::into_inner(held));
     }
     match synced {
@@ -169,8 +172,25 @@ fn serve(config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
     }
 }
 
+/// Threads of a runtime that have not ended.
+#[derive(Clone, Default)]
+struct Threads(Arc<AtomicUsize>);
+
+impl Threads {
+    /// Ends the runtime; false if a thread does not end, as one in a read from a disk that hangs. It refers to the region.
+    fn end(&self, runtime: Runtime) -> bool {
+        runtime.shutdown_timeout(LAST_WORDS);
+        // Acquire, with the Release of each thread's end.
+        let left = self.0.load(Ordering::Acquire);
+        if left > 0 {
+            tracing::warn!(threads = left, "threads do not end: the region stays attached until the process ends");
+        }
+        left == 0
+    }
+}
+
 /// A runtime whose threads log into this host's log.
-fn runtime(threads: Option<usize>, log: &Arc<Log>) -> Result<Runtime, Failure> {
+fn runtime(threads: Option<usize>, log: &Arc<Log>) -> Result<(Runtime, Threads), Failure> {
     thread_local! {
         static LOG: std::cell::RefCell<Option<tracing::dispatcher::DefaultGuard>> = const { std::cell::RefCell::new(None) };
     }
@@ -179,8 +199,15 @@ fn runtime(threads: Option<usize>, log: &Arc<Log>) -> Result<Runtime, Failure> {
     if let Some(n) = threads {
         builder.worker_threads(n);
     }
+    let alive = Threads::default();
+    let (started, ended) = (alive.0.clone(), alive.0.clone());
     builder.enable_time().thread_name("shmuring-worker").on_thread_start(move || {
+        started.fetch_add(1, Ordering::Relaxed);
         LOG.set(Some(tracing::dispatcher::set_default(&dispatch)));
     });
-    builder.build().map_err(|e| (-e.raw_os_error().unwrap_or(libc::EAGAIN), format!("no threads: {e}")))
+    builder.on_thread_stop(move || {
+        ended.fetch_sub(1, Ordering::Release);
+    });
+    let built = builder.build().map_err(|e| (-e.raw_os_error().unwrap_or(libc::EAGAIN), format!("no threads: {e}")))?;
+    Ok((built, alive))
 }

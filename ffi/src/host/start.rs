@@ -46,6 +46,7 @@ fn start(config: config::Config) -> Result<HostHandle, Failure> {
             // It may have served for a moment; then it waits for this.
             let _ = shared.stop(Duration::ZERO);
             let _ = thread.join();
+            log.close();
             Err(e)
         }
     }
@@ -118,6 +119,8 @@ pub unsafe extern "C" fn shmuring_host_free(host: *mut HostHandle) -> c_int {
         let host = unsafe { Box::from_raw(host) };
         // It has ended, or is about to: the end is the last thing that it says.
         let _ = host.thread.join();
+        // Threads that do not end may still have something to say, and `user` is the embedder's again.
+        host.log.close();
         0
     })
 }
