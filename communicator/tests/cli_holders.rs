@@ -3,6 +3,8 @@
 mod support;
 
 use shmuring_communicator::holder;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use support::{children_of, page, shmuring, soon, Said, Site};
@@ -18,13 +20,20 @@ fn a_communicator_that_hangs_before_it_has_the_role_is_named_and_can_be_replaced
     let mut serve = site.serve(&[]);
     site.write(0, &page(0, 1), &["--create", "--extend", "--sync"]).good();
     serve.drain();
-    // It hangs in the middle of opening the store: a FIFO that nobody writes to.
+    // It hangs in the middle of opening the store: in a read from a FIFO that nobody writes to.
     let (synced, aside) = (site.path("store/SYNCED"), site.path("synced"));
     std::fs::rename(&synced, &aside).unwrap();
     make_fifo(&synced);
     let mut hangs = site.spawn(shmuring(), &site.store(), &[]);
+    let mut end = None;
+    // ENXIO until somebody reads; and with this end open, whoever reads waits.
+    let has_reader = || {
+        end = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&synced).ok();
+        end.is_some()
+    };
+    assert!(soon(has_reader), "{}", hangs.log());
     let marker = site.path("store/SHMURING_STORE").metadata().unwrap();
-    assert!(soon(|| holder::of_file(&marker) == Some(hangs.pid())), "{}", hangs.log());
+    assert_eq!(holder::of_file(&marker), Some(hangs.pid()));
     std::fs::rename(&aside, &synced).unwrap();
     let pid = format!("pid {}", hangs.pid());
     site.refused(&site.store()).failed_as(5, &["in use by another process", &pid, "--replace"]);
