@@ -41,7 +41,7 @@ one() { # BINARY NAME TEST
 export -f one
 export scratch
 # Those that take longest first.
-long=' shuttle_|die|_death|wake_up|full_ring|bitmap'
+long='two_slow| shuttle_|die|_death|wake_up|full_ring|bitmap'
 : >"$scratch/table"
 : >"$scratch/failed"
 { grep -E "$long" "$scratch/tests" || true; grep -vE "$long" "$scratch/tests" || true; } |
