@@ -44,7 +44,7 @@ static void serve(const struct shmuring_claim *claim)
 
 int main(int argc, char **argv)
 {
-	struct shmuring_region_options options = { 64, 4, PAGE, { 0 } };
+	struct shmuring_region_options options = { 64, 4, PAGE, 0, 0, { 0 } };
 	struct shmuring_region *region;
 	struct shmuring_claim claims[16];
 	struct shmuring_error err;

@@ -30,7 +30,7 @@ static void pump(struct shmuring_host *host)
 
 int main(int argc, char **argv)
 {
-	struct shmuring_region_options options = { 64, 4, SHMURING_DEFAULT_BLOCK_SIZE, { 0 } };
+	struct shmuring_region_options options = { 64, 4, SHMURING_DEFAULT_BLOCK_SIZE, 0, 0, { 0 } };
 	struct shmuring_host_config config = { .size = sizeof(config) };
 	struct shmuring_region *region;
 	struct shmuring_host *host;

@@ -99,7 +99,8 @@ layouts! {
     CALLS:
     ApiError = shmuring_error: 256 { code = code @ 0, text = text @ 4 }
     ApiOptions = shmuring_region_options: 32 {
-        slots = slots @ 0, bounce_per_slot = bounce_per_slot @ 4, block_size = block_size @ 8, reserved = reserved @ 12,
+        slots = slots @ 0, bounce_per_slot = bounce_per_slot @ 4, block_size = block_size @ 8,
+        written_buckets = written_buckets @ 12, rel_sizes = rel_sizes @ 16, reserved = reserved @ 20,
     }
     ApiInfo = shmuring_region_info: 80 {
         slots = slots @ 0, bounce_per_slot = bounce_per_slot @ 4, block_size = block_size @ 8, life = life @ 12,

@@ -26,9 +26,16 @@ pub struct ApiOptions {
     pub bounce_per_slot: u32,
     /// Bytes of a block.
     pub block_size: u32,
+    /// Buckets of the last-written table; 0: the default, [`NONE`]: no table.
+    pub written_buckets: u32,
+    /// Relation sizes; the same.
+    pub rel_sizes: u32,
     /// 0.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 3],
 }
+
+/// A table that a region is to be without.
+pub const NONE: u32 = u32::MAX;
 
 /// What there is to know of a region.
 #[derive(Clone, Copy)]

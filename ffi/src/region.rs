@@ -10,9 +10,9 @@ use std::path::Path;
 
 use shmuring::error::Error;
 use shmuring::layout::{OwnerStats, RoleStats, FEATURES};
-use shmuring::region::{Options, Region};
+use shmuring::region::{Options, Region, DEFAULT_REL_SIZES, DEFAULT_WRITTEN_BUCKETS};
 
-use crate::api::{ApiError, ApiInfo, ApiOptions};
+use crate::api::{ApiError, ApiInfo, ApiOptions, NONE};
 use crate::fault::{code, told, Fault};
 use crate::guard::guard;
 use crate::memory::boxed;
@@ -57,11 +57,23 @@ impl ApiRegion {
 unsafe fn options_of(options: *const ApiOptions) -> Result<Options, Fault> {
     let options = NonNull::new(options.cast_mut()).ok_or(Fault::Null)?;
     // SAFETY: not null, and the caller's promise.
-    let ApiOptions { slots, bounce_per_slot, block_size, reserved } = unsafe { options.read() };
-    if reserved != [0; 5] {
+    let ApiOptions { slots, bounce_per_slot, block_size, written_buckets, rel_sizes, reserved } =
+        unsafe { options.read() };
+    if reserved != [0; 3] {
         return Err(Error::BadRequest.into());
     }
-    Ok(Options { bounce_per_slot, block_size, ..Options::new(slots) })
+    let or_default = |asked, default| match asked {
+        0 => default,
+        NONE => 0,
+        n => n,
+    };
+    Ok(Options {
+        slots,
+        bounce_per_slot,
+        block_size,
+        written_buckets: or_default(written_buckets, DEFAULT_WRITTEN_BUCKETS),
+        rel_sizes: or_default(rel_sizes, DEFAULT_REL_SIZES),
+    })
 }
 
 /// The path behind a pointer from C.
@@ -400,7 +412,14 @@ mod tests {
 
     #[test]
     fn every_counter_reaches_c() {
-        let options = ApiOptions { slots: 4, bounce_per_slot: 1, block_size: 512, reserved: [0; 5] };
+        let options = ApiOptions {
+            slots: 4,
+            bounce_per_slot: 1,
+            block_size: 512,
+            written_buckets: NONE,
+            rel_sizes: NONE,
+            reserved: [0; 3],
+        };
         let mut region = core::ptr::null_mut();
         // SAFETY: all that is named may be read or written.
         unsafe {

@@ -9,7 +9,7 @@ use shmuring::error::Error;
 use shmuring::request::{flags, Class, Opcode, MAX_BLOCKS, MISSING};
 use shmuring::slot::{State, Word};
 use shmuring::stats::{OwnerCounter, RoleCounter};
-use shmuring::{buffers, layout};
+use shmuring::{buffers, layout, region};
 use shmuring_ffi::{abi, api};
 use support::{build, compilers, header, include, manifest, run, Language, Scratch, HEADERS, LANGUAGES, POSTGRES};
 
@@ -70,6 +70,9 @@ fn expected() -> BTreeMap<String, u64> {
         ("POOL_BOUNCE", buffers::BOUNCE.into()),
         ("DEFAULT_BLOCK_SIZE", layout::DEFAULT_BLOCK_SIZE.into()),
         ("BUCKETS", layout::BUCKETS as u64),
+        ("DEFAULT_WRITTEN_BUCKETS", region::DEFAULT_WRITTEN_BUCKETS.into()),
+        ("DEFAULT_REL_SIZES", region::DEFAULT_REL_SIZES.into()),
+        ("NONE", api::NONE.into()),
         ("CLASS_DEMAND", Class::Demand as u64),
         ("CLASS_PREFETCH", Class::Prefetch as u64),
         ("CLASS_BACKGROUND", Class::Background as u64),
@@ -219,15 +222,28 @@ fn every_error_has_a_text_of_the_library_and_its_own_words_where_the_errno_is_it
 fn a_c_program_linked_with_the_static_library_agrees_with_it() {
     let scratch = Scratch::new("info");
     let exe = build(&manifest().join("tests/c/info.c"), &scratch);
-    for (slots, bounce, block) in [(1, 0, 512), (8000, 4, 8192), (layout::MAX_SLOTS, 1, 65536)] {
+    let (usual, none) = (0, api::NONE);
+    for (slots, bounce_per_slot, block_size, written, sizes) in [
+        (1, 0, 512, none, none),
+        (8000, 4, 8192, usual, usual),
+        (layout::MAX_SLOTS, 1, 65536, usual, none),
+        (64, 4, 8192, 77, 1000),
+    ] {
         let mut command = std::process::Command::new(&exe);
-        command.args([slots, bounce, block].map(|n: u32| n.to_string()));
-        let options = shmuring::region::Options {
-            bounce_per_slot: bounce,
-            block_size: block,
-            ..shmuring::region::Options::new(slots)
+        command.args([slots, bounce_per_slot, block_size, written, sizes].map(|n: u32| n.to_string()));
+        let asked = |n, default| match n {
+            0 => default,
+            api::NONE => 0,
+            n => n,
         };
-        let bytes = shmuring::region::Region::size(&options).unwrap();
+        let options = region::Options {
+            slots,
+            bounce_per_slot,
+            block_size,
+            written_buckets: asked(written, region::DEFAULT_WRITTEN_BUCKETS),
+            rel_sizes: asked(sizes, region::DEFAULT_REL_SIZES),
+        };
+        let bytes = region::Region::size(&options).unwrap();
         assert_eq!(run(&mut command), format!("{bytes}\n"));
     }
 }

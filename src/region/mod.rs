@@ -48,6 +48,11 @@ use crate::parts::Parts;
 use crate::sync::AtomicU64;
 use mapping::Mapping;
 
+/// Buckets of the last-written table of a region for a server, unless it says otherwise: 8 MiB.
+pub const DEFAULT_WRITTEN_BUCKETS: u32 = (8 << 20) / size_of::<WrittenBucket>() as u32;
+/// Relation sizes of such a region.
+pub const DEFAULT_REL_SIZES: u32 = 4096;
+
 /// Sizes of a region to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {

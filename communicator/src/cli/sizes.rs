@@ -4,7 +4,7 @@ use super::region::{attach, explain};
 use super::Failure;
 use shmuring::error::Error;
 use shmuring::layout::{WrittenBucket, DEFAULT_BLOCK_SIZE, SET};
-use shmuring::region::{Options, Region};
+use shmuring::region::{Options, Region, DEFAULT_REL_SIZES, DEFAULT_WRITTEN_BUCKETS};
 use std::path::Path;
 
 /// Buckets of a last-written table in a MiB.
@@ -46,8 +46,8 @@ impl Sizes {
             slots: or_found(self.slots, found.map(|g| g.slots), 1024),
             bounce_per_slot: or_found(self.bounce, found.map(|g| g.bounce_per_slot), 4),
             block_size: found.map_or(DEFAULT_BLOCK_SIZE, |g| g.block_size),
-            written_buckets: or_found(written, found.map(|g| g.written_buckets), 8 * BUCKETS_PER_MIB),
-            rel_sizes: or_found(self.rel_sizes, found.map(|g| g.size_sets * SET as u32), 4096),
+            written_buckets: or_found(written, found.map(|g| g.written_buckets), DEFAULT_WRITTEN_BUCKETS),
+            rel_sizes: or_found(self.rel_sizes, found.map(|g| g.size_sets * SET as u32), DEFAULT_REL_SIZES),
         };
         let (region, is_new) = Region::create_named(path, &options).map_err(|e| match e {
             Error::Os(libc::ENOENT) => format!("{}: there is no such directory", path.display()).into(),

@@ -114,12 +114,20 @@ struct shmuring_error {
 /* Buckets of a latency histogram: below 256 ns, then one for each doubling. */
 #define SHMURING_BUCKETS 24
 
-/* Sizes of a region to be made. */
+/* Tables of a region whose sizes are not said: 8 MiB of last-written LSNs, and so many relation sizes. */
+#define SHMURING_DEFAULT_WRITTEN_BUCKETS 131072
+#define SHMURING_DEFAULT_REL_SIZES 4096
+/* A table that the region is to be without. */
+#define SHMURING_NONE UINT32_MAX
+
+/* Sizes of a region to be made. Without a last-written table every write makes every page look new. */
 struct shmuring_region_options {
 	uint32_t slots;           /* request slots, of all backends together */
 	uint32_t bounce_per_slot; /* bounce buffers of one block for each slot, 0 to 1024 */
 	uint32_t block_size;      /* bytes of a block, a power of two from 512 to 65536 */
-	uint32_t reserved[5];     /* 0 */
+	uint32_t written_buckets; /* of 64 bytes, 7 pages each, at most 2^26; 0: the default; SHMURING_NONE */
+	uint32_t rel_sizes;       /* of 32 bytes, at most 2^24; 0: the default; SHMURING_NONE */
+	uint32_t reserved[3];     /* 0 */
 };
 
 /* What there is to know of a region. */
@@ -304,7 +312,9 @@ SHMURING_SIZE_(shmuring_region_options, 32);
 SHMURING_AT_(shmuring_region_options, slots, 0);
 SHMURING_AT_(shmuring_region_options, bounce_per_slot, 4);
 SHMURING_AT_(shmuring_region_options, block_size, 8);
-SHMURING_AT_(shmuring_region_options, reserved, 12);
+SHMURING_AT_(shmuring_region_options, written_buckets, 12);
+SHMURING_AT_(shmuring_region_options, rel_sizes, 16);
+SHMURING_AT_(shmuring_region_options, reserved, 20);
 
 SHMURING_SIZE_(shmuring_region_info, 80);
 SHMURING_AT_(shmuring_region_info, slots, 0);

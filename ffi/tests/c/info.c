@@ -1,5 +1,6 @@
 /*
- * Description: versions, sizes and error texts through the linked library; sizes are printed for the test to compare.
+ * Description: versions, sizes and error texts through the linked library; sizes are printed for the test to compare:
+ * `info SLOTS BOUNCE BLOCK WRITTEN SIZES`.
  */
 #include "check.h"
 
@@ -19,7 +20,7 @@ static void versions(void)
 
 static void refusals(void)
 {
-	struct shmuring_region_options options = {8, 0, 8192, {0, 0, 0, 0, 0}};
+	struct shmuring_region_options options = {8, 0, 8192, 0, 0, {0, 0, 0}};
 	uint64_t bytes = 7;
 
 	GIVES(shmuring_region_size(&options, NULL), SHMURING_ERR_BAD_MEMORY);
@@ -27,8 +28,14 @@ static void refusals(void)
 	options.slots = 0;
 	GIVES(shmuring_region_size(&options, &bytes), SHMURING_ERR_BAD_GEOMETRY);
 	options.slots = 8;
-	options.reserved[4] = 1;
+	options.reserved[2] = 1;
 	GIVES(shmuring_region_size(&options, &bytes), SHMURING_ERR_BAD_REQUEST);
+	options.reserved[2] = 0;
+	options.written_buckets = (UINT32_C(1) << 26) + 1;
+	GIVES(shmuring_region_size(&options, &bytes), SHMURING_ERR_BAD_GEOMETRY);
+	options.written_buckets = 0;
+	options.rel_sizes = (UINT32_C(1) << 24) + 1;
+	GIVES(shmuring_region_size(&options, &bytes), SHMURING_ERR_BAD_GEOMETRY);
 	CHECK(bytes == 7);
 }
 
@@ -37,7 +44,7 @@ int main(int argc, char **argv)
 	struct shmuring_region_options options;
 	uint64_t bytes = 0;
 
-	if (argc != 4)
+	if (argc != 6)
 		return 2;
 	versions();
 	refusals();
@@ -47,6 +54,8 @@ int main(int argc, char **argv)
 	options.slots = (uint32_t)strtoul(argv[1], NULL, 10);
 	options.bounce_per_slot = (uint32_t)strtoul(argv[2], NULL, 10);
 	options.block_size = (uint32_t)strtoul(argv[3], NULL, 10);
+	options.written_buckets = (uint32_t)strtoul(argv[4], NULL, 10);
+	options.rel_sizes = (uint32_t)strtoul(argv[5], NULL, 10);
 	GIVES(shmuring_region_size(&options, &bytes), 0);
 	printf("%" PRIu64 "\n", bytes);
 	return 0;

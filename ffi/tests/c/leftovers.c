@@ -64,7 +64,7 @@ static void next_owner(struct shmuring_region *region)
 
 int main(int argc, char **argv)
 {
-	struct shmuring_region_options options = {8, 2, PAGE, {0, 0, 0, 0, 0}};
+	struct shmuring_region_options options = {8, 2, PAGE, 0, 0, {0, 0, 0}};
 	struct shmuring_region *region = NULL;
 	struct shmuring_region_info info;
 	struct shmuring_error err;

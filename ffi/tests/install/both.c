@@ -26,7 +26,7 @@ static void *run(void *path)
 
 int main(int argc, char **argv)
 {
-	const struct shmuring_region_options options = { 8, 1, SHMURING_DEFAULT_BLOCK_SIZE, { 0 } };
+	const struct shmuring_region_options options = { 8, 1, SHMURING_DEFAULT_BLOCK_SIZE, 0, 0, { 0 } };
 	struct shmuring_wait wait = { shmuring_deadline_ms(60000), NULL, 0 };
 	struct shmuring_rel rel = shmuring_rel_of(1663, 5, 16384, 0);
 	struct shmuring_region *region;
