@@ -2,16 +2,18 @@
 //! misuse, under valgrind too.
 #![cfg(feature = "communicator")]
 
+#[path = "support/child.rs"]
+mod child;
 mod support;
 
+use child::InC;
 use shmuring::backend::{Backend, Wait};
 use shmuring::communicator::Communicator;
 use shmuring::error::Error;
 use shmuring::region::{Options, Region};
 use shmuring::request::{Completion, Opcode, RelTag, Request};
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use support::{build_with, manifest, run, Scratch};
 
 const PAGE: usize = 8192;
@@ -21,45 +23,9 @@ fn program(name: &str, scratch: &Scratch) -> PathBuf {
     build_with(&manifest().join(format!("tests/c/{name}.c")), scratch, &["-Wl,--gc-sections,-S"])
 }
 
-/// A communicator in C; killed when it is dropped.
-struct InC {
-    child: Child,
-    said: BufReader<std::process::ChildStdout>,
-    /// What it said when it began to serve.
-    serving: String,
-}
-
-impl InC {
-    fn start(program: &Path, region: &Path, file: &Path, more: &[&str]) -> Self {
-        let mut command = Command::new(program);
-        command.arg(region).arg(file).args(more).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut said = BufReader::new(child.stdout.take().unwrap());
-        let mut serving = String::new();
-        said.read_line(&mut serving).unwrap();
-        Self { child, said, serving }
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: a signal to a child that was not waited for.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
-    }
-
-    /// Asks for the end; gives what it said last.
-    fn stop(mut self) -> String {
-        self.signal(libc::SIGTERM);
-        let mut last = String::new();
-        self.said.read_to_string(&mut last).unwrap();
-        assert!(self.child.wait().unwrap().success());
-        last
-    }
-}
-
-impl Drop for InC {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The communicator in C over this region and file.
+fn start(program: &Path, region: &Path, file: &Path, more: &[&str]) -> InC {
+    InC::start(Command::new(program).arg(region).arg(file).args(more))
 }
 
 fn region(scratch: &Scratch) -> (PathBuf, Region) {
@@ -83,7 +49,7 @@ fn a_communicator_in_c_serves_backends_in_rust_and_stops_when_it_is_told() {
     let scratch = Scratch::new("serves");
     let (path, region) = region(&scratch);
     let exe = program("communicator", &scratch);
-    let c = InC::start(&exe, &path, &scratch.0.join("pages"), &[]);
+    let c = start(&exe, &path, &scratch.0.join("pages"), &[]);
     assert_eq!(c.serving, "serving epoch 1 inherited 0\n");
     std::thread::scope(|scope| {
         for who in 0..BACKENDS {
@@ -122,7 +88,7 @@ fn a_killed_communicator_in_c_is_followed_by_one_that_answers_what_it_had_claime
     let (path, region) = region(&scratch);
     let (exe, pages) = (program("communicator", &scratch), scratch.0.join("pages"));
     let mut b = Backend::attach(&region, 0, 16).unwrap();
-    let first = InC::start(&exe, &path, &pages, &["hold"]);
+    let first = start(&exe, &path, &pages, &["hold"]);
     let images: Vec<_> = (0..4).map(|block| image(block, 7)).collect();
     let mut sent = Vec::new();
     let mut send = |b: &mut Backend<'_>, request: &Request<'_>| {
@@ -145,7 +111,7 @@ fn a_killed_communicator_in_c_is_followed_by_one_that_answers_what_it_had_claime
     }
     first.signal(libc::SIGKILL);
     drop(first);
-    let second = InC::start(&exe, &path, &pages, &[]);
+    let second = start(&exe, &path, &pages, &[]);
     assert_eq!(second.serving, "serving epoch 2 inherited 5\n");
     for r in &sent {
         b.wait(*r, &Wait::for_ms(20_000)).unwrap();
@@ -161,7 +127,7 @@ fn a_killed_communicator_in_c_is_followed_by_one_that_answers_what_it_had_claime
 fn a_communicator_in_rust_takes_over_from_one_in_c_only_when_that_is_gone() {
     let scratch = Scratch::new("hand-over");
     let (path, region) = region(&scratch);
-    let c = InC::start(&program("communicator", &scratch), &path, &scratch.0.join("pages"), &[]);
+    let c = start(&program("communicator", &scratch), &path, &scratch.0.join("pages"), &[]);
     let parts = region.parts();
     assert_eq!(Communicator::take_role(&region, &parts).err(), Some(Error::RoleHeld));
     c.stop();
