@@ -197,6 +197,16 @@ int shmuring_server_begin(struct shmuring_region *region, uint64_t system_identi
  */
 int shmuring_server_settle(struct shmuring_server *server, const struct shmuring_wait *wait);
 
+/*
+ * Forgets what older lives noted in the last-written table, and starts it anew from `floor`: the redo LSN, since redo
+ * touches and notes every page that was changed after it. Call it after shmuring_server_settle, before redo or anything
+ * else makes a request. If a life that ended has run redo, raise the floor to the end of recovery with
+ * shmuring_written_note_all.
+ *
+ * Returns 0. Neither blocks nor allocates; it writes the whole table. The thread that began the life.
+ */
+int shmuring_server_reset_written(struct shmuring_server *server, uint64_t floor);
+
 /* Ends the life and the handle, as the death of the process would. NULL is fine. Frees, and makes system calls. */
 int shmuring_server_end(struct shmuring_server *server);
 
@@ -356,6 +366,61 @@ int shmuring_forget(struct shmuring_backend *b, shmuring_ref ref);
  */
 int shmuring_call(struct shmuring_backend *b, const struct shmuring_request *request, const struct shmuring_wait *wait,
 		  void *to, size_t len, struct shmuring_completion *out);
+
+/* ---------------------------------------------------------------------- Last-written LSNs and relation sizes */
+
+/*
+ * The last-written table tells since when something was certainly not modified, which is what a read gives as its `lsn`
+ * (not_modified_since). Its answers are never lower than the truth if you keep this order: note the LSN of a page's
+ * image (of one without an LSN: the insert position) before its write is submitted; let the page leave your caches
+ * after that. Whoever misses the page there then sees the note. Keys that were written lately are answered exactly,
+ * others as late as the newest that found no room beside them.
+ *
+ * All of these take a region's handle, also one that was inherited by fork. They return 0; SHMURING_ERR_BAD_REQUEST for
+ * a fork above 3 or a reserved byte that is not 0, SHMURING_ERR_BAD_COUNT for blocks beyond 2^32 - 2; notes -EROFS by a
+ * handle of shmuring_region_observe. After an error nothing is noted, or stored. [pure], in bounded time.
+ */
+
+/* Notes that a block is written with page LSN `lsn`. */
+int shmuring_written_note(const struct shmuring_region *region, struct shmuring_rel rel, uint32_t block, uint64_t lsn);
+
+/*
+ * The same for `count` blocks from `first` on, none with a larger LSN. More than 8 are noted as whole chunks of 128
+ * blocks, more than 64 chunks by raising the floor.
+ */
+int shmuring_written_note_range(const struct shmuring_region *region, struct shmuring_rel rel, uint32_t first,
+				uint32_t count, uint64_t lsn);
+
+/* Notes a change of a fork's size or existence (create, extend, truncate, unlink), for its database as well. */
+int shmuring_written_note_relation(const struct shmuring_region *region, struct shmuring_rel rel, uint64_t lsn);
+
+/* Notes that anything may have changed, such as a whole database: raises the floor, and so every answer. */
+int shmuring_written_note_all(const struct shmuring_region *region, uint64_t lsn);
+
+/* Stores in *lsn since when a block was not modified. */
+int shmuring_written_get(const struct shmuring_region *region, struct shmuring_rel rel, uint32_t block, uint64_t *lsn);
+
+/* The same for `count` blocks from `first` on, into the array `lsns`: as shmuring_set_block_lsns takes it. */
+int shmuring_written_get_range(const struct shmuring_region *region, struct shmuring_rel rel, uint32_t first,
+			       uint32_t count, uint64_t *lsns);
+
+/* Stores in *lsn since when neither the fork's size nor its existence changed: for rel_size and rel_exists. */
+int shmuring_written_get_relation(const struct shmuring_region *region, struct shmuring_rel rel, uint64_t *lsn);
+
+/* Stores in *lsn since when no fork of the database changed its size or existence: for db_size. */
+int shmuring_written_get_database(const struct shmuring_region *region, uint32_t db_oid, uint64_t *lsn);
+
+/* Stores in *lsn what no answer is below. shmuring_server_reset_written sets it; it only grows from then on. */
+int shmuring_written_floor(const struct shmuring_region *region, uint64_t *lsn);
+
+/*
+ * The size of a relation fork, if the region knows it: that after every change that completed before the call. The
+ * communicator keeps it, and nobody else can.
+ *
+ * Returns 1 with the size in *out; 0 if it is not known, or just being changed: ask with shmuring_prep_rel_size.
+ * SHMURING_ERR_BAD_REQUEST as above. [fast], without a system call.
+ */
+int shmuring_cached_rel_size(struct shmuring_backend *b, struct shmuring_rel rel, struct shmuring_rel_size *out);
 
 /* -------------------------------------------------------------------------------------------------- Statistics */
 

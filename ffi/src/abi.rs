@@ -12,7 +12,7 @@ use shmuring::layout::{
 };
 use shmuring::request::{Completion, RawExtra, RawRequest, RawVector};
 
-use crate::api::{ApiError, ApiInfo, ApiLeftover, ApiOptions, ApiRel, ApiRequest, ApiWait};
+use crate::api::{ApiError, ApiInfo, ApiLeftover, ApiOptions, ApiRel, ApiRelSize, ApiRequest, ApiWait};
 use crate::backend::ApiHead;
 
 /// A structure: its name in C, its bytes, and its fields' names in C and offsets.
@@ -119,6 +119,9 @@ layouts! {
         reserved3 = reserved3 @ 80,
     }
     ApiWait = shmuring_wait: 24 { until = until @ 0, interrupt = interrupt @ 8, reserved = reserved @ 16 }
+    ApiRelSize = shmuring_rel_size: 24 {
+        blocks = blocks @ 0, lsn = lsn @ 8, is_changed = is_changed @ 16, reserved = reserved @ 20,
+    }
     ApiHead = shmuring_backend_head: 24 { limit = limit @ 0, slots = slots @ 8, first = first @ 16, count = count @ 20 }
     ApiLeftover = shmuring_leftover: 68 {
         slot = slot @ 0, generation = generation @ 4, request = request @ 8, fate = fate @ 44, result = result @ 48,

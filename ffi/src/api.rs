@@ -137,6 +137,20 @@ pub struct ApiWait {
     pub reserved: u64,
 }
 
+/// The size of a relation fork.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ApiRelSize {
+    /// Its blocks; `shmuring::request::MISSING`: there is no such fork.
+    pub blocks: u64,
+    /// LSN of the change that made it so, or as of which it was read.
+    pub lsn: u64,
+    /// 1 if a change made it so.
+    pub is_changed: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
 /// A settled leftover.
 #[derive(Clone, Copy)]
 #[repr(C)]

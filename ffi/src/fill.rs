@@ -193,10 +193,10 @@ unsafe fn raw_of(request: *const ApiRequest) -> Option<RawRequest> {
     Some(unsafe { request.cast::<RawRequest>().read() })
 }
 
-/// The relation of a read, and its fork with what is reserved behind it: one number, which is no fork unless the
-/// reserved bytes are 0.
+/// What a relation fork is named by, and its fork with what is reserved behind it: one number, which is no fork unless
+/// the reserved bytes are 0.
 #[inline(always)]
-fn rel_of(rel: ApiRel) -> (RelTag, u32) {
+pub(crate) fn rel_of(rel: ApiRel) -> (RelTag, u32) {
     // As it comes in registers.
     // SAFETY: both are 16 bytes of which every bit pattern is a value; the layout is checked in `abi`.
     let [names, place] = unsafe { core::mem::transmute::<ApiRel, [u64; 2]>(rel) };

@@ -3,10 +3,10 @@
 //! # Files
 //! In the order in which a caller meets them: `info` versions; `region` regions and what they tell; `server` the life
 //! of a server; `backend` the handle and its refusals; `fill` from a free slot to the result, the hot functions;
-//! `wait` what waits; `inline` the functions that the header compiles into its callers; `host` the communicator's side.
-//! Below them: `api` the structures that calls take and give; `abi` the layout that the headers repeat, checked by the
-//! compiler; `fault` why a call was refused; `strerror` texts; `guard` the one place where a panic is caught; `memory`
-//! and `thread`.
+//! `wait` what waits; `tables` what the region tells without a request; `inline` the functions that the header
+//! compiles into its callers; `host` the communicator's side. Below them: `api` the structures that calls take and
+//! give; `abi` the layout that the headers repeat, checked by the compiler; `fault` why a call was refused; `strerror`
+//! texts; `guard` the one place where a panic is caught; `memory` and `thread`.
 //!
 //! Runs in backends and in whatever else links the C library: no function here unwinds into C, and none allocates
 //! unless the header says so.
@@ -26,6 +26,7 @@ mod memory;
 pub mod region;
 pub mod server;
 mod strerror;
+pub mod tables;
 mod thread;
 pub mod wait;
 

@@ -38,6 +38,16 @@ impl ApiRegion {
         Ok(&this.region)
     }
 
+    /// The region behind a pointer from C, for the length of a call.
+    ///
+    /// # Safety
+    /// `region` is null or a handle that is not detached as long as the result is used.
+    #[inline]
+    pub(crate) unsafe fn look<'r>(region: *const Self) -> Result<&'r Region, Fault> {
+        // SAFETY: the caller's promise.
+        Ok(&unsafe { region.as_ref() }.ok_or(Fault::Null)?.region)
+    }
+
     /// Ends one use.
     ///
     /// # Safety

@@ -24,6 +24,22 @@ pub struct ApiServer {
     is_broken: bool,
 }
 
+/// The server behind a pointer from C, for the thread that began its life.
+///
+/// # Safety
+/// `server` is null or a handle that was not ended, and no other call uses it now.
+unsafe fn open<'s>(server: *mut ApiServer) -> Result<&'s mut ApiServer, Fault> {
+    // SAFETY: the caller's promise.
+    let this = unsafe { server.as_mut() }.ok_or(Fault::Null)?;
+    if this.is_broken {
+        return Err(Fault::Bug);
+    }
+    if this.thread != thread::current() {
+        return Err(Fault::WrongThread);
+    }
+    Ok(this)
+}
+
 /// Begins a new life: its number.
 ///
 /// # Safety
@@ -69,13 +85,7 @@ pub unsafe extern "C" fn shmuring_server_begin(
 pub unsafe extern "C" fn shmuring_server_settle(server: *mut ApiServer, wait: *const ApiWait) -> c_int {
     let settle = || -> Answer {
         // SAFETY: the caller's promise.
-        let this = unsafe { server.as_mut() }.ok_or(Fault::Null)?;
-        if this.is_broken {
-            return Err(Fault::Bug);
-        }
-        if this.thread != thread::current() {
-            return Err(Fault::WrongThread);
-        }
+        let this = unsafe { open(server) }?;
         guard(None, || {
             // SAFETY: the caller's promise.
             let wait = unsafe { wait_of(wait) };
@@ -87,6 +97,19 @@ pub unsafe extern "C" fn shmuring_server_settle(server: *mut ApiServer, wait: *c
         })
     };
     code(settle())
+}
+
+/// Starts the last-written table anew from `floor`.
+///
+/// # Safety
+/// `server` is null or a handle that was not ended.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_server_reset_written(server: *mut ApiServer, floor: u64) -> c_int {
+    // SAFETY: the caller's promise.
+    code(unsafe { open(server) }.and_then(|this| {
+        this.life.reset_written(this.borrowed, floor)?;
+        Ok(0)
+    }))
 }
 
 /// Ends the life.

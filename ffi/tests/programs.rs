@@ -11,7 +11,8 @@ use std::process::Command;
 use serve::{region_in, Server};
 use shmuring::backend::{Backend, SlotRef};
 use shmuring::error::Error;
-use shmuring::region::Region;
+use shmuring::region::{Options, Region};
+use shmuring::request::RelTag;
 use shmuring::sync::Ordering;
 use support::{compilers, link, manifest, run, Scratch, LANGUAGES, POSTGRES};
 
@@ -84,6 +85,26 @@ fn what_is_wrong_is_refused_by_name() {
 }
 
 #[test]
+fn what_one_process_notes_as_written_another_is_told_and_rust_says_the_same() {
+    with_each_build("tables", |program, scratch| {
+        let path = scratch.0.join("region");
+        let options = Options { written_buckets: 1024, ..Options::new(8) };
+        let (region, _) = Region::create_named(&path, &options).unwrap();
+        run(Command::new(program).arg("note").arg(&path));
+        let written = region.parts().last_written();
+        let said = run(Command::new(program).arg("get").arg(&path));
+        for line in said.lines() {
+            let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().unwrap()).collect();
+            let [fork, block, lsn] = numbers[..] else { panic!("{line}") };
+            let rel = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16384, fork: fork as u8 };
+            assert_eq!(written.get(rel, block as u32), lsn, "{line}");
+        }
+        assert_eq!(said.lines().count(), 58);
+        run(Command::new(program).arg("alone").arg(scratch.0.join("alone")));
+    });
+}
+
+#[test]
 fn what_the_owner_of_a_range_left_comes_to_the_next_one() {
     with_each_build("leftovers", |program, scratch| {
         run(Command::new(program).arg(scratch.0.join("lock")));
@@ -100,11 +121,12 @@ fn waits_end_by_time_by_signal_and_by_the_interrupt_word() {
 
 #[test]
 fn memcheck_finds_nothing_in_any_program() {
-    for name in ["smoke", "misuse", "waits", "leftovers"] {
+    for name in ["smoke", "misuse", "waits", "leftovers", "tables"] {
         let scratch = Scratch::new(&format!("memcheck-{name}"));
         let program = built(name, &scratch);
         let mut command = memcheck(&program);
-        if name == "leftovers" {
+        if name == "leftovers" || name == "tables" {
+            command.args((name == "tables").then_some("alone"));
             run(command.arg(scratch.0.join("lock")));
             continue;
         }

@@ -217,9 +217,9 @@ impl<'r> Backend<'r> {
         self.slots.get(index).map(|s| (s, index)).ok_or(Error::BadSlot)
     }
 
-    /// Refuses work in a forked child (R17).
+    /// Refuses work in a forked child (R17), as every call does that names a slot: `WrongProcess`.
     #[inline]
-    pub(super) fn check_process(&self) -> Result<()> {
+    pub fn check_process(&self) -> Result<()> {
         if self.home.is_home() {
             Ok(())
         } else {

@@ -252,6 +252,14 @@ struct shmuring_wait {
 /* Most requests of one shmuring_wait_any. */
 #define SHMURING_MAX_WAIT_ANY 127
 
+/* The size of a relation fork. */
+struct shmuring_rel_size {
+	uint64_t blocks;     /* its blocks; SHMURING_MISSING: there is no such fork */
+	uint64_t lsn;        /* of the change that made it so, or as of which it was read */
+	uint32_t is_changed; /* 1: a change made it so, of which a page server that lags has not heard */
+	uint32_t reserved;   /* 0 */
+};
+
 /* What a cancel came to; also the fate of a leftover. Append-only. */
 #define SHMURING_CANCEL_WITHDRAWN 1 /* never claimed: it did not run */
 #define SHMURING_CANCEL_ABANDONED 2 /* claimed: its answer will be dropped */
@@ -361,5 +369,11 @@ SHMURING_SIZE_(shmuring_wait, 24);
 SHMURING_AT_(shmuring_wait, until, 0);
 SHMURING_AT_(shmuring_wait, interrupt, 8);
 SHMURING_AT_(shmuring_wait, reserved, 16);
+
+SHMURING_SIZE_(shmuring_rel_size, 24);
+SHMURING_AT_(shmuring_rel_size, blocks, 0);
+SHMURING_AT_(shmuring_rel_size, lsn, 8);
+SHMURING_AT_(shmuring_rel_size, is_changed, 16);
+SHMURING_AT_(shmuring_rel_size, reserved, 20);
 
 #endif /* SHMURING_TYPES_H */

@@ -95,7 +95,7 @@ static void ways_to_a_region(const char *path)
 {
 	static unsigned char pool[4 * 8192];
 	static const uint32_t twice[2] = {3, 3}, beyond[2] = {3, 4}, good[2] = {3, 0};
-	struct shmuring_region_options options = {8, 4, 8192, 0, 0, {0, 0, 0}};
+	struct shmuring_region_options options = {8, 4, 8192, SHMURING_NONE, SHMURING_NONE, {0, 0, 0}};
 	struct shmuring_region *region = NULL, *other = NULL;
 	struct shmuring_wait wait = patience();
 	struct shmuring_region_info info;

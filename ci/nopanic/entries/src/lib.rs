@@ -77,6 +77,7 @@ entries! {
     entry_settle(b: &mut Handle, w: &Wait<'_>, old_life: bool) -> Result<u32> = b.settle(w, old_life);
     entry_detach(b: &mut Handle, w: &Wait<'_>) -> Result<u32> = b.detach(w);
     entry_drop(b: *mut Handle) -> () = core::ptr::drop_in_place(b);
+    entry_check_process(b: &Handle) -> Result<()> = b.check_process();
     entry_cached_rel_size(b: &Handle, rel: RelTag) -> Option<Size> = b.cached_rel_size(rel);
     entry_last_written(b: &Handle) -> Written<'static> = b.last_written();
     entry_written_note(w: &Written<'_>, rel: RelTag, block: u32, lsn: Lsn) -> () = w.note(rel, block, lsn);
