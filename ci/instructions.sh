@@ -27,16 +27,17 @@ rel_size_hit     83
 rel_size_miss    64
 "
 
-# The same from C: a call of the static library, but for the poll, which is inline (14, and its part of a loop).
+# The same from C: a call of the static library, but for the poll, which is inline (14, and its part of a loop). A second
+# number is a promise, without the tenth: from nothing to a submitted read in 100.
 expected_c="
-free_slot        34
-fill_get_page    59
-fill_any        108
-start_get_page  118
-submit           71
-submit_many      69
+free_slot        32
+fill_get_page    56
+fill_any        115
+start_get_page   99 100
+submit           67
+submit_many      68
 poll_hit         15
-finish           68
+finish           67
 "
 
 # Incremental builds inline otherwise.
@@ -49,7 +50,7 @@ judge() { # EXPECTED TIMES PROFILE PATTERN OF THE NAMES, WITHOUT THE STEP'S
     # It warns about totals that it cannot format.
     callgrind_annotate --inclusive=yes --threshold=100 "$3" >"$directory/counts" 2>"$directory/log"
     awk -v machine="$(uname -m)" -v pattern="$4" '
-        FILENAME == ARGV[1] { if (NF) { expected[$1] = $2; order[++n] = $1 } next }
+        FILENAME == ARGV[1] { if (NF) { expected[$1] = $2; most[$1] = $3; order[++n] = $1 } next }
         FILENAME == ARGV[2] { times[$1] = $2; next }
         match($0, pattern "[a-z_]+") {
             step = substr($0, RSTART + length(pattern), RLENGTH - length(pattern))
@@ -63,9 +64,10 @@ judge() { # EXPECTED TIMES PROFILE PATTERN OF THE NAMES, WITHOUT THE STEP'S
                 step = order[i]
                 if (!count[step] || !times[step]) { print "error: " step " was not counted"; failed = 1; continue }
                 now = count[step] / times[step]
-                verdict = now > 1.1 * expected[step] ? "too many" : now < 0.9 * expected[step] ? "lower the number" : ""
+                over = now > 1.1 * expected[step] || most[step] && now > most[step]
+                verdict = over ? "too many" : now < 0.9 * expected[step] ? "lower the number" : ""
                 printf "%-16s %10d %10.1f %s\n", step, expected[step], now, verdict
-                if (verdict == "too many" && machine == "x86_64") failed = 1
+                if (over && machine == "x86_64") failed = 1
             }
             exit failed
         }

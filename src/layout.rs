@@ -16,7 +16,7 @@ mod tables;
 pub use geometry::{Geometry, MAX_SLOTS};
 pub use tables::{SizeEntry, SizeSet, TableConfig, Tables, WrittenBucket, SET, WAYS};
 
-use crate::request::{Completion, RawExtra, RawRequest, RawVector, Words};
+use crate::request::{Completion, PlainRead, RawExtra, RawRequest, RawVector, Words};
 use crate::sync::{AtomicU32, AtomicU64, Tally, UnsafeCell};
 
 /// First eight bytes of a finished region: "shmuring", little-endian.
@@ -235,6 +235,26 @@ impl Slot {
             unsafe {
                 p.cast::<[u64; 4]>().write(words.quads);
                 p.add(4).cast::<u32>().write(words.last);
+            }
+        });
+    }
+
+    /// Writes the request bytes of a read.
+    ///
+    /// # Safety
+    /// As of [`Slot::store_request`].
+    #[inline(always)]
+    pub(crate) unsafe fn store_read(&self, read: PlainRead) {
+        if cfg!(any(feature = "loom", feature = "shuttle")) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.store_request(&read.into()) };
+        }
+        self.request.with_mut(|p| {
+            let PlainRead { lsn, relation, place: [rel_number, block, arg, head] } = read;
+            // SAFETY: as in `load_request`; the right to write is the caller's.
+            unsafe {
+                p.cast::<[u64; 2]>().write([lsn, relation]);
+                p.cast::<u32>().add(4).cast::<[u32; 5]>().write([rel_number, block, arg, head, 0]);
             }
         });
     }

@@ -8,7 +8,7 @@ mod opcode;
 mod words;
 
 pub use opcode::Opcode;
-pub(crate) use words::Words;
+pub(crate) use words::{PlainRead, Words};
 
 use crate::error::{Error, Result};
 

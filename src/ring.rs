@@ -26,7 +26,7 @@
 
 use crate::layout::{Cell, Slot};
 use crate::parts::Parts;
-use crate::sync::{ord, prefetch_read, prefetch_write, Ordering};
+use crate::sync::{in_register, ord, prefetch_read, prefetch_write, Ordering};
 
 /// Tickets that one push tries before it takes the pending bitmap.
 const TICKETS: usize = 3;
@@ -43,8 +43,9 @@ pub const fn empty(lap: u64) -> u64 {
     (lap & LAP_MASK) << SLOT_BITS | NO_SLOT
 }
 
+/// `slot` fits its bits.
 const fn published(lap: u64, slot: u32) -> u64 {
-    (lap & LAP_MASK) << SLOT_BITS | (slot as u64 & NO_SLOT)
+    (lap & LAP_MASK) << SLOT_BITS | slot as u64
 }
 
 /// The cell of a ticket, and its lap. `None` only for a ring without cells.
@@ -121,8 +122,8 @@ impl Producer {
         self.push_rest(parts, slots, 0)
     }
 
-    /// The first try of a push of one slot. What is rare is left to [`Producer::push_again`], so that the caller has
-    /// nothing to keep for it.
+    /// The first try of a push of one slot, whose number is that of one. What is rare is left to
+    /// [`Producer::push_again`], so that the caller has nothing to keep for it.
     #[inline(always)]
     pub(crate) fn push_one(&mut self, parts: &Parts<'_>, slot: u32) -> FirstTry {
         if self.careful {
@@ -200,7 +201,8 @@ impl Producer {
         if ticket.wrapping_sub(self.head_seen) >= capacity && !self.has_room(parts, ticket) {
             return false;
         }
-        publish_in(parts, ticket, slot)
+        // So that a number which is none cannot spoil the lap.
+        publish_in(parts, ticket, slot & NO_SLOT as u32)
     }
 
     /// Whether the ticket has room, by a fresh look at the head.
@@ -226,12 +228,13 @@ impl Producer {
 #[inline(always)]
 fn publish_in(parts: &Parts<'_>, ticket: u64, slot: u32) -> bool {
     let Some((cell, lap)) = locate(parts, ticket) else { return false };
+    let cell = in_register(cell);
     // ORD(CQ_1): pairs with the Acquire in `Consumer::next`; carries the Submitted store of this slot.
     // Relaxed on failure: the ticket was stepped over, and nothing is read through the cell.
     let done =
         cell.0.compare_exchange(empty(lap), published(lap, slot), ord!(CQ_1, Release), Ordering::Relaxed).is_ok();
     // The next cell, but for the last one, behind which is something else: a hint may be wrong.
-    prefetch_write(core::ptr::from_ref(cell).wrapping_add(1));
+    prefetch_write::<{ size_of::<Cell>() }, _>(cell);
     done
 }
 
@@ -458,7 +461,7 @@ fn look_ahead(cells: &[Cell], slots: &[Slot], next: u64) {
     };
     // Relaxed: only for the caches. The look that counts is the one in `Consumer::next` (CQ_1).
     if let Some(slot) = slots.get((cell.0.load(Ordering::Relaxed) ^ published(lap, 0)) as usize) {
-        prefetch_write(slot);
+        prefetch_write::<0, _>(slot);
     }
     prefetch_read(after);
 }

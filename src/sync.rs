@@ -315,18 +315,53 @@ pub(crate) fn fence_after_rmw(order: Ordering) {
     }
 }
 
-/// Asks for the cache line of `at` in a writable state; a hint that costs nothing when it is wrong, at any address.
+/// The same reference, in a register of its own: where a compiler would work out an address twice rather.
+#[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block)] // Nothing is read or written there.
+pub(crate) fn in_register<T>(at: &T) -> &T {
+    #[cfg(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle"))))]
+    {
+        let mut at = core::ptr::from_ref(at);
+        // SAFETY: no instruction at all; what comes out is what went in, so it is a reference still.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+            &*at
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle")))))]
+    at
+}
+
+/// The same number, of which the compiler knows nothing: where it would rather work out parts of it twice.
+#[inline(always)]
+pub(crate) fn opaque(n: u32) -> u32 {
+    #[cfg(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle"))))]
+    {
+        let mut n = n;
+        // SAFETY: no instruction at all.
+        unsafe { core::arch::asm!("/* {0:e} */", inout(reg) n, options(pure, nomem, nostack, preserves_flags)) };
+        n
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle")))))]
+    n
+}
+
+/// Asks for the cache line `BEHIND` bytes behind `at` in a writable state; a hint that costs nothing when it is wrong, at
+/// any address.
 ///
 /// Written as the instruction itself: the intrinsic for it becomes a prefetch for *reading* unless the whole program is
 /// compiled for processors that have this one, which then fetches the line in the wrong state. Processors without it
 /// treat it as a NOP.
 #[inline(always)]
-pub(crate) fn prefetch_write<T>(at: *const T) {
+pub(crate) fn prefetch_write<const BEHIND: usize, T>(at: &T) {
     #[cfg(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle"))))]
     {
         // SAFETY: a prefetch has no effect that a program can see, whatever the address.
         unsafe {
-            core::arch::asm!("prefetchw [{}]", in(reg) at, options(readonly, nostack, preserves_flags));
+            core::arch::asm!(
+                "prefetchw [{} + {}]", in(reg) core::ptr::from_ref(at), const BEHIND,
+                options(readonly, nostack, preserves_flags)
+            );
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(any(miri, feature = "loom", feature = "shuttle")))))]

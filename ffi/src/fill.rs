@@ -11,6 +11,7 @@ use shmuring::request::{flags, Buffers, Class, Completion, Opcode, RawRequest, R
 use crate::api::{ApiRel, ApiRequest};
 use crate::backend::{open, ApiBackend};
 use crate::fault::{code, number, Fault};
+use crate::rest;
 
 /// What a `shmuring_ref` names.
 #[inline(always)]
@@ -21,7 +22,7 @@ pub(crate) fn slot_ref(reference: i64) -> SlotRef {
 
 /// The `shmuring_ref` of a request.
 #[inline(always)]
-fn reference(r: SlotRef) -> i64 {
+pub(crate) fn reference(r: SlotRef) -> i64 {
     (u64::from(r.generation) << 32 | u64::from(r.slot)) as i64
 }
 
@@ -250,11 +251,10 @@ extern "C" fn fill_get_page_rare(b: *mut ApiBackend, slot: u32, rel: ApiRel, blo
 pub unsafe extern "C" fn shmuring_start_get_page(b: *mut ApiBackend, rel: ApiRel, block: u32, lsn: u64) -> i64 {
     let (tag, fork) = rel_of(rel);
     // SAFETY: the caller's promise.
-    let started = unsafe { open(b) }.ok().and_then(|backend| backend.try_start_read(tag, fork, block, lsn));
-    match started {
-        Some(r) => reference(r),
-        None => start_get_page_rare(b, rel, block, lsn),
-    }
+    let started = unsafe { open(b) }
+        .ok()
+        .and_then(|backend| backend.try_start_read((tag, fork), block, lsn, reference, rest::finish));
+    started.unwrap_or_else(|| start_get_page_rare(b, rel, block, lsn))
 }
 
 /// The same, from the beginning.
@@ -292,10 +292,9 @@ pub unsafe extern "C" fn shmuring_start(b: *mut ApiBackend, request: *const ApiR
 #[no_mangle]
 pub unsafe extern "C" fn shmuring_submit(b: *mut ApiBackend, reference: i64) -> c_int {
     // SAFETY: the caller's promise.
-    if unsafe { open(b) }.is_ok_and(|backend| backend.try_submit(slot_ref(reference))) {
-        return 0;
-    }
-    submit_rare(b, reference)
+    let submitted =
+        unsafe { open(b) }.ok().and_then(|backend| backend.try_submit(slot_ref(reference), |_| 0, rest::finish));
+    submitted.unwrap_or_else(|| submit_rare(b, reference))
 }
 
 /// The same, from the beginning.

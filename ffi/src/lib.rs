@@ -2,7 +2,8 @@
 //!
 //! # Files
 //! In the order in which a caller meets them: `info` versions; `region` regions and what they tell; `server` the life
-//! of a server; `backend` the handle and its refusals; `fill` from a free slot to the result, the hot functions;
+//! of a server; `backend` the handle and its refusals; `fill` from a free slot to the result, the hot functions, and `rest`, what is rare in
+//! them;
 //! `wait` what waits; `tables` what the region tells without a request; `inline` the functions that the header
 //! compiles into its callers; `host` the communicator's side. Below them: `api` the structures that calls take and
 //! give; `abi` the layout that the headers repeat, checked by the compiler; `fault` why a call was refused; `strerror`
@@ -24,6 +25,7 @@ pub mod info;
 pub mod inline;
 mod memory;
 pub mod region;
+mod rest;
 pub mod server;
 mod strerror;
 pub mod tables;

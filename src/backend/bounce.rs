@@ -9,8 +9,11 @@ use crate::error::{Error, Result};
 use crate::memory::filled;
 use crate::request::MAX_BLOCKS;
 
-/// What [`Seat::ready`] holds when a request must be prepared first; the number of no block.
+/// What [`Seat::ready`] holds when a request must be prepared first.
 const NONE: u32 = u32::MAX;
+/// Numbers of blocks from here on count as [`NONE`], which a sign tells: the longer way serves such requests, of regions
+/// with a TiB of bounce buffers or more.
+const READY_END: u32 = 1 << 31;
 
 /// What the hot path must know of one slot.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +35,7 @@ impl Seat {
     #[inline(always)]
     pub(super) fn reuse(&self, needs_block: bool) -> Option<u32> {
         if needs_block {
-            (self.ready != NONE).then_some(self.ready)
+            (self.ready < READY_END).then_some(self.ready)
         } else {
             self.is_introduced.then_some(0)
         }

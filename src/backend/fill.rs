@@ -1,12 +1,12 @@
 //! Filling a slot: everything is checked and picked before the first shared byte changes.
 #![allow(unsafe_code)]
 
-use super::{Backend, SlotRef};
+use super::{Backend, Rest, SlotRef};
 use crate::buffers::{Pool, BOUNCE};
 use crate::error::{Error, Result};
 use crate::layout::{Control, Slot};
 use crate::memory::filled;
-use crate::request::{Buffers, Lsn, Opcode, RawExtra, RawRequest, RelTag, Request, Words, MAX_BLOCKS};
+use crate::request::{Buffers, Lsn, Opcode, PlainRead, RawExtra, RawRequest, RelTag, Request, Words, MAX_BLOCKS};
 use crate::slot::{owner, State};
 use crate::sync::Ordering;
 
@@ -22,20 +22,26 @@ enum Picked<'q> {
 }
 
 /// A stack of slots that were free when they were pushed; what finds no room is forgotten.
+///
+/// Invariant: `len` is below the length of `slots`.
 #[derive(Debug)]
 pub(super) struct Recent {
+    /// Below all is [`NO_INDEX`], so that there always is a top.
     slots: Box<[u32]>,
     len: usize,
 }
 
+/// The index of no slot.
+const NO_INDEX: u32 = u32::MAX;
+
 impl Recent {
     pub(super) fn new(room: u32) -> Result<Self> {
-        Ok(Self { slots: filled(room as usize, 0)?, len: 0 })
+        Ok(Self { slots: filled(room as usize + 1, NO_INDEX)?, len: 0 })
     }
 
     #[inline]
     pub(super) fn push(&mut self, index: u32) {
-        if let Some(place) = self.slots.get_mut(self.len) {
+        if let Some(place) = self.slots.get_mut(self.len + 1) {
             *place = index;
             self.len += 1;
         }
@@ -43,19 +49,28 @@ impl Recent {
 
     #[inline]
     fn pop(&mut self) -> Option<u32> {
-        let top = self.top()?;
-        self.drop_top();
+        let top = self.top();
+        if top == NO_INDEX {
+            return None;
+        }
+        // SAFETY: the top is a slot.
+        unsafe { self.drop_top() };
         Some(top)
     }
 
+    /// The slot pushed last, or [`NO_INDEX`].
     #[inline(always)]
-    fn top(&self) -> Option<u32> {
-        self.slots.get(self.len.wrapping_sub(1)).copied()
+    fn top(&self) -> u32 {
+        // SAFETY: the invariant.
+        unsafe { *self.slots.get_unchecked(self.len) }
     }
 
-    /// Forgets the top, which there is.
+    /// Forgets the top.
+    ///
+    /// # Safety
+    /// The top is not [`NO_INDEX`].
     #[inline(always)]
-    fn drop_top(&mut self) {
+    unsafe fn drop_top(&mut self) {
         self.len = self.len.wrapping_sub(1);
     }
 }
@@ -105,26 +120,35 @@ impl<'r> Backend<'r> {
     #[inline(always)]
     pub fn try_fill(&mut self, slot: u32, request: &Request<'_>) -> Option<SlotRef> {
         let (words, bounces) = request.plain()?;
-        self.fill_plain(slot, words, bounces).map(|(_, filled)| filled)
+        self.fill_words(slot, words, bounces)
     }
 
     /// The same for a read of one block, of class demand, into a bounce buffer. `fork` is that of the relation, as
     /// wide as the caller has it: `rel.fork` is not looked at.
     #[inline(always)]
     pub fn try_fill_read(&mut self, slot: u32, rel: RelTag, fork: u32, block: u32, lsn: Lsn) -> Option<SlotRef> {
-        self.fill_plain(slot, Words::plain_read(rel, fork, block, lsn)?, true).map(|(_, filled)| filled)
+        self.fill_read(slot, PlainRead::new(rel, fork, block, lsn)?).map(|(_, filled)| filled)
     }
 
     /// From a free slot to a submitted read of one block, of class demand, into a bounce buffer; as
-    /// [`Backend::try_fill`].
+    /// [`Backend::try_fill_read`] and [`Backend::try_submit`].
     #[inline(always)]
-    pub fn try_start_read(&mut self, rel: RelTag, fork: u32, block: u32, lsn: Lsn) -> Option<SlotRef> {
-        let words = Words::plain_read(rel, fork, block, lsn)?;
-        let index = self.free.top()?;
+    pub fn try_start_read<T>(
+        &mut self,
+        (rel, fork): (RelTag, u32),
+        block: u32,
+        lsn: Lsn,
+        done: impl FnOnce(SlotRef) -> T,
+        rest: impl Fn(&mut Self, SlotRef, Rest) -> T,
+    ) -> Option<T> {
+        let read = PlainRead::new(rel, fork, block, lsn)?;
+        // No slot has the number that is there when there is none.
+        let index = self.free.top();
         // A slot that was filled by number meanwhile is not Idle.
-        let (slot, filled) = self.fill_plain(self.first.wrapping_add(index), words, true)?;
-        self.free.drop_top();
-        Some(self.hand_over(slot, filled))
+        let (slot, filled) = self.fill_read(self.first.wrapping_add(index), read)?;
+        // SAFETY: it was the index of a slot, or nothing would be filled.
+        unsafe { self.free.drop_top() };
+        Some(self.hand_over(slot, filled, done, rest))
     }
 
     /// As [`Backend::try_fill`], of bytes that were not checked, with no buffers but bounce buffers.
@@ -136,20 +160,36 @@ impl<'r> Backend<'r> {
         if words.last != 0 {
             return None;
         }
-        self.fill_plain(slot, words, opcode.fills_buffers()).map(|(_, filled)| filled)
+        self.fill_words(slot, words, opcode.fills_buffers())
+    }
+
+    /// Fills with a read of one block.
+    #[inline(always)]
+    fn fill_read(&mut self, slot: u32, read: PlainRead) -> Option<(&'r Slot, SlotRef)> {
+        // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
+        self.fill_plain(slot, true, |slot, block| unsafe { slot.store_read(read.into_block(block)) })
     }
 
     #[inline(always)]
-    fn fill_plain(&mut self, slot: u32, words: Words, bounces: bool) -> Option<(&'r Slot, SlotRef)> {
+    fn fill_words(&mut self, slot: u32, words: Words, bounces: bool) -> Option<SlotRef> {
+        let (_, filled) = self.fill_plain(slot, bounces, |slot, block| {
+            let words = if bounces { words.with_arg(block) } else { words };
+            // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
+            unsafe { slot.store_request(&words) }
+        })?;
+        Some(filled)
+    }
+
+    /// Makes a slot Filling; `store` writes the bytes of a request that names this bounce block, if it `bounces`.
+    #[inline(always)]
+    fn fill_plain(&mut self, slot: u32, bounces: bool, store: impl FnOnce(&Slot, u32)) -> Option<(&'r Slot, SlotRef)> {
         let (s, index) = self.own_home(slot)?;
         // SAFETY: an index of the range.
         let seat = unsafe { self.bounce.seat(index) };
         let block = seat.reuse(bounces)?;
         let filling = owner::begin_fill(s).ok()?;
         seat.reused(bounces);
-        let words = if bounces { words.with_arg(block) } else { words };
-        // SAFETY: the slot is Filling, so its bytes are the owner's alone (I1).
-        unsafe { s.store_request(&words) };
+        store(s, block);
         Some((s, SlotRef::new(slot, filling)))
     }
 

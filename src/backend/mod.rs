@@ -23,6 +23,7 @@ mod wait_free;
 pub use attach::Backend;
 pub use cancel::Cancelled;
 pub use leftovers::{Fate, Leftover};
+pub use submit::Rest;
 pub use wait::Wait;
 
 use crate::ring::Numbered;

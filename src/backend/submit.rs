@@ -15,47 +15,81 @@ const BATCH: usize = 32;
 /// Every so many requests of a range, a power of two, one is timed: two clock reads would cost a tenth of a round trip.
 const SAMPLE_EVERY: u64 = 64;
 
+/// What is rare in a submit, and left to do when its slot is Submitted: for [`Backend::submit_rest`].
+#[derive(Clone, Copy, Debug)]
+pub enum Rest {
+    /// To push the slot.
+    Push,
+    /// To push it with this ticket, which is taken.
+    Ticket(u64),
+    /// To look whether to ring.
+    Ring,
+    /// To time the request.
+    Sample,
+}
+
 impl<'r> Backend<'r> {
     /// Hands a filled slot to the communicator. Never blocks, never fails for want of room; a system call only if the
     /// communicator sleeps. `NotFilling` or `Stale` if there is nothing to submit.
     #[inline]
     pub fn submit(&mut self, request: SlotRef) -> Result<()> {
         let slot = self.filling(request)?;
-        self.hand_over(slot, request);
+        self.hand_over(slot, request, |_| (), |backend, request, rest| backend.submit_rest(request, rest));
         Ok(())
     }
 
-    /// [`Backend::submit`] without a word about errors: `false`, and nothing changed, if it must decide. For callers
-    /// that have a place of their own for what is rare.
+    /// [`Backend::submit`] without a word about errors: `None`, and nothing changed, if it must decide. Gives what
+    /// `done` does, or `rest`, which calls [`Backend::submit_rest`]. For callers that have places of their own for what
+    /// is rare.
     #[inline(always)]
-    pub fn try_submit(&mut self, request: SlotRef) -> bool {
-        let Some((slot, _)) = self.own_home(request.slot) else { return false };
+    pub fn try_submit<T>(
+        &mut self,
+        request: SlotRef,
+        done: impl FnOnce(SlotRef) -> T,
+        rest: impl Fn(&mut Self, SlotRef, Rest) -> T,
+    ) -> Option<T> {
+        let (slot, _) = self.own_home(request.slot)?;
         let is_filling = owner::look(slot).is_just(State::Filling, request.generation);
-        if is_filling {
-            self.hand_over(slot, request);
-        }
-        is_filling
+        is_filling.then(|| self.hand_over(slot, request, done, rest))
     }
 
-    /// Submits a request that is Filling; gives it back, so that a caller who needs it afterwards need not keep it.
+    /// Submits a request that is Filling, of a slot of the range.
     #[inline(always)]
-    pub(super) fn hand_over(&mut self, slot: &Slot, request: SlotRef) -> SlotRef {
+    pub(super) fn hand_over<T>(
+        &mut self,
+        slot: &Slot,
+        request: SlotRef,
+        done: impl FnOnce(SlotRef) -> T,
+        rest: impl Fn(&mut Self, SlotRef, Rest) -> T,
+    ) -> T {
         owner::submit(slot, request.filling());
-        let first = self.producer.push_one(&self.parts, request.slot);
-        if matches!(first, FirstTry::Pushed) && !Bell::is_due(&self.parts) {
-            self.tally(request, 1)
-        } else {
-            self.submit_rest(request, first)
+        match self.producer.push_one(&self.parts, request.slot) {
+            FirstTry::Pushed => {}
+            FirstTry::Ticket(ticket) => return rest(self, request, Rest::Ticket(ticket)),
+            FirstTry::Failed => return rest(self, request, Rest::Push),
         }
+        if Bell::is_due(&self.parts) {
+            return rest(self, request, Rest::Ring);
+        }
+        let before = self.stats.add(OwnerCounter::Submitted, 1);
+        if before % SAMPLE_EVERY == 0 {
+            return rest(self, request, Rest::Sample);
+        }
+        done(request)
     }
 
-    /// The rest of [`Backend::submit`] where the ring has no room or the communicator sleeps.
+    /// The rest of a submit.
     #[cold]
     #[inline(never)]
-    fn submit_rest(&mut self, request: SlotRef, first: FirstTry) -> SlotRef {
+    pub fn submit_rest(&mut self, request: SlotRef, rest: Rest) {
+        let first = match rest {
+            Rest::Push => FirstTry::Failed,
+            Rest::Ticket(ticket) => FirstTry::Ticket(ticket),
+            Rest::Ring => FirstTry::Pushed,
+            Rest::Sample => return self.start_sample(request),
+        };
         let pending = self.producer.push_again(&self.parts, request.slot, first);
         self.submitted(request, 1, pending);
-        request
     }
 
     /// Hands filled slots to the communicator, with one doorbell for all. If one of them cannot be submitted, or is named
@@ -93,13 +127,12 @@ impl<'r> Backend<'r> {
     }
 
     #[inline]
-    fn tally(&mut self, last: SlotRef, n: u64) -> SlotRef {
+    fn tally(&mut self, last: SlotRef, n: u64) {
         let before = self.stats.add(OwnerCounter::Submitted, n);
-        // Whether the count passed a multiple of it.
-        if (before ^ before.wrapping_add(n)) >= SAMPLE_EVERY {
-            self.start_sample(last)
-        } else {
-            last
+        // Whether the first of them, or a later one, is the one in so many that is timed.
+        let last_one = before.wrapping_sub(1);
+        if (last_one ^ last_one.wrapping_add(n)) >= SAMPLE_EVERY {
+            self.start_sample(last);
         }
     }
 
@@ -134,11 +167,10 @@ impl<'r> Backend<'r> {
     /// Times this request, unless one is being timed.
     #[cold]
     #[inline(never)]
-    fn start_sample(&mut self, request: SlotRef) -> SlotRef {
+    fn start_sample(&mut self, request: SlotRef) {
         if self.sample.is_none() {
             self.sample = Some((request, clock::now()));
         }
-        request
     }
 }
 

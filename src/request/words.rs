@@ -5,6 +5,7 @@
 
 use super::{flags, Class, Job, Opcode, RawExtra, RawRequest, RawVector, RelTag, Request};
 use crate::error::{Error, Result};
+use crate::sync::opaque;
 
 /// The bytes of a [`RawRequest`], little-endian, eight at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,45 @@ pub(crate) struct Words {
     pub(crate) quads: [u64; 4],
     /// `pool`, `reserved`.
     pub(crate) last: u32,
+}
+
+/// A read of one block, of class demand, with what comes in halves of words left so: to put them together, and to take
+/// them apart again, would be a tenth of the way to the communicator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainRead {
+    pub(crate) lsn: u64,
+    /// `spc_oid`, `db_oid`.
+    pub(crate) relation: u64,
+    /// `rel_number`, `block`, `arg`, and the head: what follows it is 0.
+    pub(crate) place: [u32; 4],
+}
+
+impl PlainRead {
+    /// The read, if it is plain (see [`Words::plain`]). `fork` is that of the relation, as wide as a register has it.
+    #[inline(always)]
+    pub(crate) fn new(rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<Self> {
+        let fork = opaque(fork);
+        if fork > 3 || block == u32::MAX {
+            return None;
+        }
+        let head = (Opcode::GetPage as u32 | 1 << COUNT) + (fork << FORK);
+        let RelTag { spc_oid, db_oid, rel_number, .. } = rel;
+        Some(Self { lsn, relation: pair(spc_oid, db_oid), place: [rel_number, block, 0, head] })
+    }
+
+    /// The same into this bounce block.
+    #[inline(always)]
+    pub(crate) const fn into_block(mut self, number: u32) -> Self {
+        self.place[2] = number;
+        self
+    }
+}
+
+impl From<PlainRead> for Words {
+    fn from(read: PlainRead) -> Self {
+        let PlainRead { lsn, relation, place: [rel_number, block, arg, head] } = read;
+        Self { quads: [lsn, relation, pair(rel_number, block), pair(arg, head)], last: 0 }
+    }
 }
 
 impl From<RawRequest> for Words {
@@ -118,18 +158,6 @@ impl Words {
         let head = u32::from_le_bytes([request.opcode as u8, request.class as u8, fork, request.count]);
         let quads = [request.lsn, pair(spc_oid, db_oid), pair(rel_number, request.block), pair(request.arg, head)];
         Self { quads, last: 0 }
-    }
-
-    /// The words of a read of one block, of class demand, if they are plain (see [`Words::plain`]). `fork` is that of
-    /// the relation, as wide as a register has it.
-    #[inline(always)]
-    pub(crate) fn plain_read(rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<Self> {
-        if fork > 3 || block == u32::MAX {
-            return None;
-        }
-        let head = Opcode::GetPage as u32 | fork << FORK | 1 << COUNT;
-        let quads = [lsn, pair(rel.spc_oid, rel.db_oid), pair(rel.rel_number, block), pair(0, head)];
-        Some(Self { quads, last: 0 })
     }
 
     #[inline]
@@ -315,7 +343,7 @@ mod tests {
                 let rel = RelTag { spc_oid: 1, db_oid: 2, rel_number: 3, fork };
                 let words = Words::of(&Request::get_page(rel, block, 1, 99));
                 assert_eq!(
-                    Words::plain_read(rel, fork.into(), block, 99),
+                    PlainRead::new(rel, fork.into(), block, 99).map(Words::from),
                     words.plain().map(|_| words),
                     "{fork} {block}"
                 );

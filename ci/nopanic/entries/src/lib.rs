@@ -7,7 +7,7 @@
 
 extern crate shmuring_ffi;
 
-use shmuring::backend::{Backend, Cancelled, Leftover, SlotRef, Wait};
+use shmuring::backend::{Backend, Cancelled, Leftover, Rest, SlotRef, Wait};
 use shmuring::error::Result;
 use shmuring::layout::Slot;
 use shmuring::liveness::{Liveness, LockFile};
@@ -49,9 +49,11 @@ entries! {
     entry_try_fill_raw(b: &mut Handle, slot: u32, r: &RawRequest) -> Option<SlotRef> = b.try_fill_raw(slot, *r);
     entry_try_fill_read(b: &mut Handle, slot: u32, rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<SlotRef>
         = b.try_fill_read(slot, rel, fork, block, lsn);
-    entry_try_start_read(b: &mut Handle, rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<SlotRef>
-        = b.try_start_read(rel, fork, block, lsn);
-    entry_try_submit(b: &mut Handle, r: SlotRef) -> bool = b.try_submit(r);
+    entry_try_start_read(b: &mut Handle, rel: RelTag, fork: u32, block: u32, lsn: u64) -> Option<u32>
+        = b.try_start_read((rel, fork), block, lsn, |r| r.slot, |b, r, rest| { b.submit_rest(r, rest); r.slot });
+    entry_try_submit(b: &mut Handle, r: SlotRef) -> Option<u32>
+        = b.try_submit(r, |r| r.slot, |b, r, rest| { b.submit_rest(r, rest); r.slot });
+    entry_submit_rest(b: &mut Handle, r: SlotRef, rest: Rest) -> () = b.submit_rest(r, rest);
     entry_try_finish(b: &mut Handle, r: SlotRef) -> Option<Completion> = b.try_finish(r);
     entry_state(b: &Handle, slot: u32) -> Result<State> = b.state(slot);
     entry_slots(b: &'static Handle) -> &'static [Slot] = b.slots();
