@@ -154,6 +154,23 @@ fn copy(
     })
 }
 
+/// Copies to or from a page of C's, which is one that can be.
+fn copy_page(
+    c: *const CommunicatorHandle,
+    name: i64,
+    page: *const c_void,
+    bytes: usize,
+    f: impl FnOnce(&mut Copying<'_, 'static>) -> Result<(), Error>,
+) -> c_int {
+    if page.is_null() {
+        return -Error::BadMemory.errno();
+    }
+    if bytes > isize::MAX as usize {
+        return -Error::BadBuffer.errno();
+    }
+    copy(c, name, |mut copying| f(&mut copying).map(Ok))
+}
+
 /// Takes the claim out and answers.
 fn answer(c: *const CommunicatorHandle, name: i64, f: impl FnOnce(Claim<'static>) -> Result<(), Withdrawn>) -> c_int {
     enter(c, |c| {
@@ -216,15 +233,10 @@ pub unsafe extern "C" fn shmuring_claim_deliver(
     page: *const c_void,
     bytes: usize,
 ) -> c_int {
-    if page.is_null() {
-        return -Error::BadMemory.errno();
-    }
-    if bytes > isize::MAX as usize {
-        return -Error::BadBuffer.errno();
-    }
-    // SAFETY: not null, no larger than an object can be; the rest is the caller's promise.
-    let page = unsafe { core::slice::from_raw_parts(page.cast(), bytes) };
-    copy(c, name, |mut copying| copying.deliver(i as usize, page).map(Ok))
+    copy_page(c, name, page, bytes, |copying| {
+        // SAFETY: not null, no larger than an object can be; the rest is the caller's promise.
+        copying.deliver(i as usize, unsafe { core::slice::from_raw_parts(page.cast(), bytes) })
+    })
 }
 
 /// Copies the image of block `i` out of its buffer.
@@ -239,15 +251,10 @@ pub unsafe extern "C" fn shmuring_claim_take_image(
     page: *mut c_void,
     bytes: usize,
 ) -> c_int {
-    if page.is_null() {
-        return -Error::BadMemory.errno();
-    }
-    if bytes > isize::MAX as usize {
-        return -Error::BadBuffer.errno();
-    }
-    // SAFETY: as in `shmuring_claim_deliver`.
-    let page = unsafe { core::slice::from_raw_parts_mut(page.cast(), bytes) };
-    copy(c, name, |mut copying| copying.take_image(i as usize, page).map(Ok))
+    copy_page(c, name, page, bytes, |copying| {
+        // SAFETY: as in `shmuring_claim_deliver`.
+        copying.take_image(i as usize, unsafe { core::slice::from_raw_parts_mut(page.cast(), bytes) })
+    })
 }
 
 /// Leaves Copying.
