@@ -22,7 +22,7 @@ fn a_host_starts_serves_and_stops_in_a_c_process_and_refuses_misuse() {
     Region::create_named(&path, &Options::new(16)).unwrap();
     let exe = program("host", &scratch);
     let service = format!("store:{}", scratch.0.join("store").display());
-    run(Command::new(exe).arg("check").arg(&path).arg(service));
+    run(Command::new(exe).arg("check").arg(&path).arg(service).arg(scratch.0.join("cache")));
 }
 
 #[test]

@@ -20,6 +20,7 @@
 mod counts;
 mod file;
 
+use crate::service::spec::ServiceSpec;
 use crate::service::{Mutation, Page, PAGE_SIZE};
 use counts::Counts;
 use file::CacheFile;
@@ -44,6 +45,16 @@ pub struct Sizes {
     pub memory: u64,
     /// The prefetch buffer.
     pub prefetched: u64,
+}
+
+impl Sizes {
+    /// What a service's pages get unless somebody says otherwise. Files of a data directory may change behind us, and
+    /// are in the kernel's cache.
+    #[must_use]
+    pub const fn usual(service: &ServiceSpec) -> Self {
+        let memory = if matches!(service, ServiceSpec::DataDir(_)) { 0 } else { 64 << 20 };
+        Self { memory, prefetched: 16 << 20 }
+    }
 }
 
 /// Where a page was found.

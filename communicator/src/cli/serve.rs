@@ -140,10 +140,9 @@ fn options(args: &Args, governed: &Governed) -> Result<HostOptions, Failure> {
 }
 
 fn cache(args: &Args) -> Result<Cache, Failure> {
-    // Files of a data directory may change behind us, and are in the kernel's cache.
-    let usual = if matches!(args.service, ServiceSpec::DataDir(_)) { 0 } else { 64 };
-    let sizes =
-        cache::Sizes { memory: args.cache_memory.unwrap_or(usual) << 20, prefetched: args.prefetch_buffer << 20 };
+    let usual = cache::Sizes::usual(&args.service);
+    let memory = args.cache_memory.map_or(usual.memory, |mib| mib << 20);
+    let sizes = cache::Sizes { memory, prefetched: args.prefetch_buffer << 20 };
     let (Some(path), Some(mib)) = (&args.cache_file, args.cache_file_size) else { return Ok(Cache::new(sizes)) };
     if sizes.memory == 0 {
         return Err("--cache-file takes what --cache-memory evicts, and that is 0".into());

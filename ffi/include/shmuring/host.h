@@ -246,15 +246,22 @@ struct shmuring_host_config {
 	uint32_t forget_every_s; /* seconds between two rounds of forgetting old pages; 0: 60 */
 	uint64_t memtable_bytes; /* writes that a store gathers in memory; 0: 64 MiB */
 	uint64_t history_bytes;  /* WAL whose reads a store keeps pages for; 0: 1 GiB */
-	uint64_t reserved[4];    /* 0 */
+	uint64_t cache_bytes;    /* pages kept in memory; 0: 64 MiB for a store, none for a datadir; UINT64_MAX: none */
+	uint64_t prefetch_bytes; /* prefetched pages that wait for a reader; 0: 16 MiB; UINT64_MAX: none */
+	/*
+	 * What the page cache evicts goes to this file of so many bytes, which is made (mode 0600) or emptied at the start.
+	 * NULL, and 0: it goes nowhere.
+	 */
+	const char *cache_file;
+	uint64_t cache_file_bytes;
 };
 
 /*
  * Starts the communicator: opens the page service, takes the role of the region, serves. Stores a handle in *out.
  *
  * Returns 0 when it serves; SHMURING_ERR_ROLE_HELD while a living communicator holds the role;
- * SHMURING_ERR_BAD_REQUEST for a configuration that makes no sense or a reserved field that is not zero;
- * SHMURING_ERR_BAD_MEMORY for a null pointer; -ENOENT for a region that is not there, and for a store that would have
+ * SHMURING_ERR_BAD_REQUEST for a configuration that makes no sense, or says more than this version of the library knows;
+ * SHMURING_ERR_BAD_MEMORY for a null pointer; -EBUSY for a cache file that another process uses; -ENOENT for a region that is not there, and for a store that would have
  * to be made beside a region that was served before; or what opening the page service or a system call said. `err`,
  * unless NULL, gets the reason in words. On an error *out is as it was and nothing runs.
  *
@@ -348,7 +355,10 @@ SHMURING_AT_(shmuring_host_config, gather_us, 64);
 SHMURING_AT_(shmuring_host_config, forget_every_s, 68);
 SHMURING_AT_(shmuring_host_config, memtable_bytes, 72);
 SHMURING_AT_(shmuring_host_config, history_bytes, 80);
-SHMURING_AT_(shmuring_host_config, reserved, 88);
+SHMURING_AT_(shmuring_host_config, cache_bytes, 88);
+SHMURING_AT_(shmuring_host_config, prefetch_bytes, 96);
+SHMURING_AT_(shmuring_host_config, cache_file, 104);
+SHMURING_AT_(shmuring_host_config, cache_file_bytes, 112);
 
 #ifdef __cplusplus
 }

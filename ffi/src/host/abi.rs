@@ -30,7 +30,8 @@ layouts! {
         size = size @ 0, region = region @ 8, region_path = region_path @ 16, service = service @ 24, log = log
         @ 32, user = user @ 40, log_level = log_level @ 48, threads = threads @ 52, grace_ms = grace_ms @ 56,
         gather = gather @ 60, gather_us = gather_us @ 64, forget_every_s = forget_every_s @ 68, memtable_bytes =
-        memtable_bytes @ 72, history_bytes = history_bytes @ 80, reserved = reserved @ 88,
+        memtable_bytes @ 72, history_bytes = history_bytes @ 80, cache_bytes = cache_bytes @ 88,
+        prefetch_bytes = prefetch_bytes @ 96, cache_file = cache_file @ 104, cache_file_bytes = cache_file_bytes @ 112,
     }
 }
 

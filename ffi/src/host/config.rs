@@ -2,12 +2,14 @@
 
 use core::ffi::{c_char, c_void, CStr};
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use shmuring::communicator::Gather;
 use shmuring::error::Error;
+use shmuring_communicator::cache::{Cache, Sizes};
 use shmuring_communicator::server::{HostOptions, ServerOptions};
 use shmuring_communicator::service::spec::ServiceSpec;
 
@@ -33,7 +35,10 @@ pub struct ApiHostConfig {
     pub(super) forget_every_s: u32,
     pub(super) memtable_bytes: u64,
     pub(super) history_bytes: u64,
-    pub(super) reserved: [u64; 4],
+    pub(super) cache_bytes: u64,
+    pub(super) prefetch_bytes: u64,
+    pub(super) cache_file: *const c_char,
+    pub(super) cache_file_bytes: u64,
 }
 
 /// Bytes of the configuration of the first version of this interface: no caller has less.
@@ -50,10 +55,27 @@ pub(super) enum Place {
     Path(PathBuf),
 }
 
+/// What is to be cached; opened in a thread of the library, since it starts one of its own.
+pub(super) struct Wish {
+    sizes: Sizes,
+    file: Option<(PathBuf, u64)>,
+}
+
+impl Wish {
+    pub(super) fn open(&self) -> Result<Cache, Failure> {
+        let Some((path, bytes)) = &self.file else { return Ok(Cache::new(self.sizes)) };
+        Cache::with_file(self.sizes, path, *bytes).map_err(|e| match e.kind() {
+            ErrorKind::WouldBlock => (-libc::EBUSY, format!("{}: another process uses it", path.display())),
+            _ => (-e.raw_os_error().unwrap_or(libc::EIO), format!("{}: {e}", path.display())),
+        })
+    }
+}
+
 /// A configuration that makes sense.
 pub(super) struct Config {
     pub(super) place: Place,
     pub(super) options: HostOptions,
+    pub(super) cache: Wish,
     pub(super) threads: Option<usize>,
     pub(super) log: Wanted,
 }
@@ -85,9 +107,6 @@ pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Failur
     }
     // SAFETY: as large as it has to be.
     let config = unsafe { config.read() };
-    if config.reserved != [0; 4] {
-        return refuse("a reserved field of the configuration is not zero");
-    }
     // SAFETY: null or texts, by the caller's promise.
     let (path, service) = unsafe { (text(config.region_path), text(config.service)) };
     let place = match (config.region.is_null(), path) {
@@ -98,6 +117,8 @@ pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Failur
     let Some(service) = service else { return refuse("no service is named") };
     let Ok(service) = service.to_str() else { return refuse("the service's name is not UTF-8") };
     let service = service.parse().or_else(|why: String| refuse(why))?;
+    // SAFETY: null or a text, by the caller's promise.
+    let cache = wish(&config, &service, unsafe { text(config.cache_file) })?;
     if config.log_level > log::DEBUG {
         return refuse(format!("there is no log level {}", config.log_level));
     }
@@ -110,7 +131,25 @@ pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Failur
     }
     let level = if config.log_level == 0 { log::INFO } else { config.log_level };
     let log = Wanted { level, callback: config.log, user: config.user };
-    Ok(Config { place, options: options(&config, service), threads, log })
+    Ok(Config { place, options: options(&config, service), cache, threads, log })
+}
+
+/// Zero is the default, the largest number none.
+fn wish(config: &ApiHostConfig, service: &ServiceSpec, file: Option<&CStr>) -> Result<Wish, Failure> {
+    let or = |value, usual| match value {
+        0 => usual,
+        u64::MAX => 0,
+        bytes => bytes,
+    };
+    let usual = Sizes::usual(service);
+    let (memory, prefetched) = (or(config.cache_bytes, usual.memory), or(config.prefetch_bytes, usual.prefetched));
+    let file = match (file, config.cache_file_bytes) {
+        (None, 0) => None,
+        (Some(_), 1..) if memory == 0 => return refuse("a cache file takes what a page cache evicts: set its size"),
+        (Some(path), bytes @ 1..) => Some((OsStr::from_bytes(path.to_bytes()).into(), bytes)),
+        _ => return refuse("a cache file needs a path and a size"),
+    };
+    Ok(Wish { sizes: Sizes { memory, prefetched }, file })
 }
 
 /// Zero is the default.

@@ -123,9 +123,10 @@ pub(super) fn run(config: Config, log: &Arc<Log>, shared: &Shared) {
     shared.enter(Phase::Ended(outcome));
 }
 
-fn serve(config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
+fn serve(mut config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
+    config.options.server.cache = Arc::new(config.cache.open()?);
     let (runtime, threads) = runtime(config.threads, log)?;
-    // Left where it is if anything goes wrong: claims on it may then be anywhere.
+    // Left where it is if anything goes wrong from here on: claims on it may then be anywhere.
     let held = ManuallyDrop::new(match &config.place {
         // SAFETY: the embedder keeps it until the host has ended.
         Place::Handle(handle) => unsafe { Held::of_handle(*handle) }?,

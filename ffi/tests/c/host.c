@@ -1,8 +1,8 @@
 /*
  * Description: the communicator of shmuring inside a C process.
  *
- * host check REGION SERVICE: its whole life, twice, and its misuse; exits 0, or names the line of the first check that
- * failed. host serve REGION SERVICE: serves until SIGTERM, with the log on stderr.
+ * host check REGION SERVICE CACHE-FILE: its whole life, twice, and its misuse; exits 0, or names the line of the first
+ * check that failed. host serve REGION SERVICE: serves until SIGTERM, with the log on stderr.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -78,6 +78,32 @@ static int other_threads(void)
 	return n;
 }
 
+/* The writer of a cache file ends by itself, once nothing can come any more. */
+static void all_threads_end(void)
+{
+	const struct timespec tick = { 0, 1000000 };
+	char pid[32], threads[32];
+	int tries;
+
+	snprintf(pid, sizeof(pid), "%ld", (long)getpid());
+	for (tries = 0; tries < 20000; tries++) {
+		status_of(pid, "Threads", threads);
+		if (strcmp(threads, "1") == 0)
+			return;
+		nanosleep(&tick, NULL);
+	}
+	CHECK(!"threads are left");
+}
+
+/* Reads that the page cache answered. */
+static unsigned long long cache_hits(const struct shmuring_region *region)
+{
+	struct shmuring_role_stats stats;
+
+	CHECK(shmuring_role_statistics(region, &stats) == 0);
+	return (unsigned long long)stats.counters[SHMURING_ROLE_CACHE_HITS];
+}
+
 static void refused(const struct shmuring_host_config *config, int code, const char *text)
 {
 	struct shmuring_host *host = NULL;
@@ -112,8 +138,16 @@ static void configurations_that_make_no_sense_are_refused(const char *region, co
 	longer.unknown = 1;
 	refused(&longer.known, SHMURING_ERR_BAD_REQUEST, "does not know");
 	config = config_of(region, service);
-	config.reserved[3] = 1;
-	refused(&config, SHMURING_ERR_BAD_REQUEST, "reserved");
+	config.cache_file = "./pages";
+	refused(&config, SHMURING_ERR_BAD_REQUEST, "a path and a size");
+	config.cache_file_bytes = 1 << 20;
+	config.cache_bytes = UINT64_MAX;
+	refused(&config, SHMURING_ERR_BAD_REQUEST, "evicts");
+	config.cache_bytes = 0;
+	config.cache_file = "/dev/null/pages";
+	refused(&config, -ENOTDIR, "/dev/null/pages");
+	config.cache_file = NULL;
+	refused(&config, SHMURING_ERR_BAD_REQUEST, "a path and a size");
 	config = config_of(NULL, service);
 	refused(&config, SHMURING_ERR_BAD_REQUEST, "region");
 	config = config_of("/nonexistent/region", service);
@@ -217,7 +251,7 @@ static int says(struct shmuring_host *host, const char *text)
 	return said;
 }
 
-static void its_life_with_a_handle_and_a_pumped_log(const char *path, const char *service)
+static void its_life_with_a_handle_and_a_pumped_log(const char *path, const char *service, const char *cache)
 {
 	struct shmuring_host_config config = config_of(NULL, service);
 	struct shmuring_region *region;
@@ -230,14 +264,20 @@ static void its_life_with_a_handle_and_a_pumped_log(const char *path, const char
 	CHECK(shmuring_region_attach(path, &region, NULL) == 0);
 	config.region = region;
 	config.threads = 2;
+	config.cache_file = cache;
+	config.cache_file_bytes = 1 << 20;
 	CHECK(shmuring_host_start(&config, &host, NULL) == 0);
 	CHECK(shmuring_host_is_running(host) == 1);
 	CHECK(shmuring_host_epoch(host) == 1 && shmuring_host_inherited(host) == 0);
 	CHECK(shmuring_region_detach(region) == SHMURING_ERR_IN_USE);
+	refused(&config, -EBUSY, "another process uses it");
+	config.cache_file = NULL;
+	config.cache_file_bytes = 0;
 	refused(&config, SHMURING_ERR_ROLE_HELD, pid);
 	a_page_goes_through(region);
-	/* A thread each for the host and the reaper, two of the runtime, those of the store. */
-	CHECK(other_threads() >= 4);
+	CHECK(cache_hits(region) == 1 && access(cache, F_OK) == 0);
+	/* A thread each for the host, the reaper and the cache file, two of the runtime, those of the store. */
+	CHECK(other_threads() >= 5);
 	status_of(pid, "SigCgt", caught_then);
 	CHECK(strcmp(caught, caught_then) == 0);
 	status_of(pid, "SigBlk", blocked);
@@ -251,7 +291,7 @@ static void its_life_with_a_handle_and_a_pumped_log(const char *path, const char
 	CHECK(says(host, "stopped") == 1);
 	CHECK(shmuring_host_free(host) == 0);
 	CHECK(shmuring_region_detach(region) == 0);
-	CHECK(other_threads() == 0);
+	all_threads_end();
 }
 
 static pthread_mutex_t logging = PTHREAD_MUTEX_INITIALIZER;
@@ -269,8 +309,10 @@ static void its_life_with_a_path_and_a_log_callback(const char *path, const char
 {
 	struct shmuring_host_config config = config_of(path, service);
 	struct shmuring_log_record record;
+	struct shmuring_region *region;
 	struct shmuring_host *host;
 
+	config.cache_bytes = UINT64_MAX;
 	config.log = log_it;
 	config.user = &logged;
 	config.log_level = SHMURING_LOG_DEBUG;
@@ -281,6 +323,10 @@ static void its_life_with_a_path_and_a_log_callback(const char *path, const char
 	config.service = service;
 	CHECK(shmuring_host_start(&config, &host, NULL) == 0);
 	CHECK(shmuring_host_epoch(host) == 2);
+	CHECK(shmuring_region_attach(path, &region, NULL) == 0);
+	a_page_goes_through(region);
+	CHECK(cache_hits(region) == 1);
+	CHECK(shmuring_region_detach(region) == 0);
 	stops(host);
 	CHECK(shmuring_host_next_log(host, &record) == 0);
 	CHECK(shmuring_host_free(host) == 0);
@@ -319,12 +365,12 @@ static int serve(const char *path, const char *service)
 
 int main(int argc, char **argv)
 {
-	if (argc != 4)
+	if (argc < 4)
 		return 2;
 	if (strcmp(argv[1], "serve") == 0)
 		return serve(argv[2], argv[3]);
 	configurations_that_make_no_sense_are_refused(argv[2], argv[3]);
-	its_life_with_a_handle_and_a_pumped_log(argv[2], argv[3]);
+	its_life_with_a_handle_and_a_pumped_log(argv[2], argv[3], argv[4]);
 	its_life_with_a_path_and_a_log_callback(argv[2], argv[3]);
 	return 0;
 }

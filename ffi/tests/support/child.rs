@@ -1,4 +1,5 @@
 //! Communicators in C, as children of the test.
+#![allow(dead_code)] // Each test binary uses its own part.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
