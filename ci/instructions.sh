@@ -10,9 +10,9 @@ cd "$(dirname "$0")/.."
 expected="
 free_slot        21
 fill_nop         46
-fill_read        61
+fill_read        60
 fill_any         93
-submit           58
+submit           54
 submit_many      63
 poll_miss        26
 poll_hit         18
@@ -23,8 +23,8 @@ serve_delivered 268
 written_note    188
 written_again   118
 written_get     137
-rel_size_hit     83
-rel_size_miss    64
+rel_size_hit     82
+rel_size_miss    63
 "
 
 # The same from C: a call of the static library, but for the poll, which is inline (14, and its part of a loop). A second
