@@ -1,11 +1,13 @@
 //! The handle of a backend: attach, the refusals that every call makes first, leftovers, detach.
 
-use core::ffi::c_int;
+use core::ffi::{c_int, c_void};
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-use shmuring::backend::{Backend, Fate};
+use shmuring::backend::{Backend, Fate, Given, Memory};
+use shmuring::error::{self, Error};
 use shmuring::layout::Slot;
+use shmuring::region::Region;
 use shmuring::request::Completion;
 
 use crate::api::{fate, ApiError, ApiLeftover, ApiWait};
@@ -52,9 +54,15 @@ pub struct ApiBackend {
     /// The thread that may use it; [`NOBODY`] unless it is open.
     thread: usize,
     state: State,
+    /// Whether it lies in memory of the embedder.
+    is_given: bool,
     region: *const ApiRegion,
     backend: ManuallyDrop<Backend<'static>>,
 }
+
+/// Bytes of memory that was given which the handle itself takes: the rest is the backend's arrays'.
+const OWN: usize = size_of::<ApiBackend>().next_multiple_of(Given::ALIGN);
+const _: () = assert!(align_of::<ApiBackend>() <= Given::ALIGN);
 
 impl ApiBackend {
     fn close(&mut self, state: State) {
@@ -103,7 +111,7 @@ pub(crate) unsafe fn guarded(b: *mut ApiBackend, f: impl FnOnce(&mut Backend<'st
     })
 }
 
-/// Makes a handle of what `attach` gives: the number of usable slots.
+/// Makes a handle of what `attach` gives, and `put` puts somewhere: the number of usable slots.
 ///
 /// # Safety
 /// `region` is null or a handle that was not detached; `out` and `err` are null or may be written.
@@ -111,7 +119,8 @@ unsafe fn hand_out(
     region: *mut ApiRegion,
     out: *mut *mut ApiBackend,
     err: *mut ApiError,
-    attach: impl FnOnce(&'static shmuring::region::Region) -> shmuring::error::Result<Backend<'static>>,
+    attach: impl FnOnce(&'static Region) -> error::Result<Backend<'static>>,
+    put: impl FnOnce(ApiBackend) -> Result<*mut ApiBackend, Fault>,
 ) -> c_int {
     let make = || {
         let out = NonNull::new(out).ok_or(Fault::Null)?;
@@ -120,8 +129,8 @@ unsafe fn hand_out(
         let made = attach(borrowed).map_err(Fault::from).and_then(|backend| {
             let (first, count, usable) = (backend.first(), backend.count(), backend.usable());
             let head = ApiHead { limit: backend.limit(), slots: backend.slots().as_ptr(), first, count };
-            let backend = ManuallyDrop::new(backend);
-            let handle = boxed(ApiBackend { head, thread: thread::current(), state: State::Open, region, backend })?;
+            let (thread, backend) = (thread::current(), ManuallyDrop::new(backend));
+            let handle = put(ApiBackend { head, thread, state: State::Open, is_given: false, region, backend })?;
             Ok((handle, usable))
         });
         match made {
@@ -154,7 +163,7 @@ pub unsafe extern "C" fn shmuring_backend_attach(
     err: *mut ApiError,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { hand_out(region, out, err, |region| Backend::attach(region, first, count)) }
+    unsafe { hand_out(region, out, err, |region| Backend::attach(region, first, count), boxed) }
 }
 
 /// Attaches to slots that nobody holds.
@@ -169,7 +178,64 @@ pub unsafe extern "C" fn shmuring_backend_attach_any(
     err: *mut ApiError,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { hand_out(region, out, err, |region| Backend::attach_any(region, count)) }
+    unsafe { hand_out(region, out, err, |region| Backend::attach_any(region, count), boxed) }
+}
+
+/// Bytes that a backend of so many slots takes of memory of the caller, into `*bytes`.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_backend_memory(region: *const ApiRegion, count: u32, bytes: *mut usize) -> c_int {
+    // SAFETY: the caller's promise.
+    let asked = unsafe { ApiRegion::look(region) }.and_then(|region| {
+        let to = NonNull::new(bytes).ok_or(Fault::Null)?;
+        if count == 0 || count > region.parts().geometry.slots {
+            return Err(Error::BadSlot.into());
+        }
+        // SAFETY: not null, and the caller's promise.
+        unsafe { to.write(OWN + Backend::memory(region, count)) };
+        Ok(0)
+    });
+    code(asked)
+}
+
+/// Attaches to a range of slots, with the handle in memory of the caller: how many can be used at once.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says; nobody else uses the memory as long as the handle lives.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_backend_attach_in(
+    region: *mut ApiRegion,
+    first: u32,
+    count: u32,
+    memory: *mut c_void,
+    len: usize,
+    out: *mut *mut ApiBackend,
+    err: *mut ApiError,
+) -> c_int {
+    let at = memory.cast::<ApiBackend>();
+    let attach = |region: &'static Region| {
+        let rest = len
+            .checked_sub(OWN)
+            .filter(|n| !memory.is_null() && memory.addr() % Given::ALIGN == 0 && fits(region, count, *n));
+        let rest = rest.ok_or(Error::BadMemory)?;
+        // SAFETY: what is behind the handle itself, and long enough; the caller's promise.
+        let given = unsafe { Given::new(memory.cast::<u8>().add(OWN), rest) };
+        Backend::attach_in(region, first, count, Memory::Given(given))
+    };
+    let put = |handle| {
+        // SAFETY: not null, aligned and long enough, or nothing would be attached; the caller's promise.
+        unsafe { at.write(ApiBackend { is_given: true, ..handle }) };
+        Ok(at)
+    };
+    // SAFETY: the caller's promise.
+    unsafe { hand_out(region, out, err, attach, put) }
+}
+
+/// Whether the arrays of so many slots fit into `bytes`. Ranges that no region has are told elsewhere.
+fn fits(region: &Region, count: u32, bytes: usize) -> bool {
+    count > region.parts().geometry.slots || Backend::memory(region, count) <= bytes
 }
 
 /// Slots that could be filled now.
@@ -241,13 +307,18 @@ pub unsafe extern "C" fn shmuring_backend_free(b: *mut ApiBackend) -> c_int {
             return Ok(0);
         }
         // SAFETY: made by `hand_out`, and the caller's promise.
-        let mut this = unsafe { Box::from_raw(b) };
+        let this = unsafe { &mut *b };
+        let (region, is_given) = (this.region, this.is_given);
         if this.state != State::Detached {
             // SAFETY: it is dropped in `shmuring_backend_detach` and here alone.
             unsafe { ManuallyDrop::drop(&mut this.backend) };
         }
+        if !is_given {
+            // SAFETY: a box that `boxed` made; nobody uses it any more.
+            drop(unsafe { Box::from_raw(b) });
+        }
         // SAFETY: the backend is gone, which alone borrowed from it.
-        unsafe { ApiRegion::put_back(this.region) };
+        unsafe { ApiRegion::put_back(region) };
         Ok(0)
     }))
 }

@@ -64,6 +64,15 @@ fn the_quick_start_of_the_readme_reads_a_page() {
 }
 
 #[test]
+fn a_handle_in_memory_of_the_caller_works_as_any_other_and_takes_nothing_from_the_heap() {
+    with_each_build("given", |program, scratch| {
+        let region = region_in(&scratch.0, 16);
+        let _server = Server::of(&region);
+        run(Command::new(program).arg(&region));
+    });
+}
+
+#[test]
 fn two_processes_share_a_communicator() {
     let scratch = Scratch::new("two");
     let program = built("smoke", &scratch);
@@ -121,7 +130,7 @@ fn waits_end_by_time_by_signal_and_by_the_interrupt_word() {
 
 #[test]
 fn memcheck_finds_nothing_in_any_program() {
-    for name in ["smoke", "misuse", "waits", "leftovers", "tables"] {
+    for name in ["smoke", "misuse", "waits", "leftovers", "tables", "given"] {
         let scratch = Scratch::new(&format!("memcheck-{name}"));
         let program = built(name, &scratch);
         let mut command = memcheck(&program);
@@ -131,7 +140,7 @@ fn memcheck_finds_nothing_in_any_program() {
             continue;
         }
         let region = region_in(&scratch.0, 8);
-        let _server = (name == "smoke").then(|| Server::of(&region));
+        let _server = (name == "smoke" || name == "given").then(|| Server::of(&region));
         command.arg(&region);
         run(if name == "smoke" { command.args(["0", "8"]) } else { &mut command });
     }

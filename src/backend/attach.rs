@@ -9,7 +9,7 @@ use crate::fork::ForkGuard;
 use crate::futex;
 use crate::layout::{OwnerStats, Slot};
 use crate::liveness::{Liveness, LockFile};
-use crate::memory::filled;
+use crate::memory::{Array, Memory};
 use crate::parts::Parts;
 use crate::ring::Producer;
 use crate::slot::{owner, State};
@@ -35,7 +35,7 @@ pub struct Backend<'r> {
     /// Number of the range's first bounce block in its pool.
     pub(super) bounce_base: u32,
     /// The batch that named each slot last, and the number of the last batch.
-    pub(super) named: Box<[u64]>,
+    pub(super) named: Array<u64>,
     pub(super) batch: u64,
     pub(super) have_waitv: bool,
     /// Slots finished lately, relative to `first`: a hint for [`Backend::free_slot`].
@@ -45,7 +45,7 @@ pub struct Backend<'r> {
     /// Next slot that [`Backend::next_leftover`] settles.
     pub(super) unsettled: u32,
     /// Generation of the request of each slot whose answer nobody will take ([`Backend::forget`]).
-    pub(super) forgotten: Box<[Option<u32>]>,
+    pub(super) forgotten: Array<Option<u32>>,
     /// What a sample of the latency histogram needs: the slot and when it was submitted.
     pub(super) sample: Option<(super::SlotRef, u64)>,
     pub(super) stats: &'r OwnerStats,
@@ -57,6 +57,12 @@ impl<'r> Backend<'r> {
     /// process owns one of them, with `BadSlot` for a range outside the region. Call [`Backend::next_leftover`] until it
     /// gives `None` before relying on all slots. Allocates; does not block.
     pub fn attach(region: &'r crate::region::Region, first: u32, count: u32) -> Result<Self> {
+        Self::attach_in(region, first, count, Memory::System)
+    }
+
+    /// The same, with its arrays in `memory`, of which [`Backend::memory`] bytes are needed: ENOMEM if there are fewer.
+    /// What the call allocates besides it frees again.
+    pub fn attach_in(region: &'r crate::region::Region, first: u32, count: u32, mut memory: Memory) -> Result<Self> {
         region.check_process()?;
         let parts = region.parts();
         check_range(&parts, first, count)?;
@@ -71,7 +77,16 @@ impl<'r> Backend<'r> {
             return Err(Error::OwnerAlive);
         }
         // SAFETY: the range lock is ours, and stays with the handle.
-        unsafe { Self::over(parts, region.liveness(), Some(lock), first, count) }
+        unsafe { Self::over_in(parts, region.liveness(), Some(lock), first, count, &mut memory) }
+    }
+
+    /// Bytes that [`Backend::attach_in`] takes of the memory that it is given, for so many slots.
+    #[must_use]
+    pub fn memory(region: &crate::region::Region, count: u32) -> usize {
+        use crate::memory::given_bytes;
+        let n = count as usize;
+        let arrays = given_bytes::<u64>(n) + given_bytes::<Option<u32>>(n) + Recent::bytes(count);
+        arrays + Bounce::bytes(count, region.parts().geometry.bounce_per_slot)
     }
 
     /// Attaches to `count` slots that nobody owns, searched from the end of the region: for tools.
@@ -109,6 +124,22 @@ impl<'r> Backend<'r> {
         first: u32,
         count: u32,
     ) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::over_in(parts, liveness, lock, first, count, &mut Memory::System) }
+    }
+
+    /// The same, with its arrays in `memory`.
+    ///
+    /// # Safety
+    /// As of [`Backend::over`].
+    unsafe fn over_in(
+        parts: Parts<'r>,
+        liveness: &'r dyn Liveness,
+        lock: Option<LockFile>,
+        first: u32,
+        count: u32,
+        memory: &mut Memory,
+    ) -> Result<Self> {
         check_range(&parts, first, count)?;
         let range = first as usize..first as usize + count as usize;
         let slots = parts.slots.get(range).ok_or(Error::BadSlot)?;
@@ -116,7 +147,7 @@ impl<'r> Backend<'r> {
         // Does not wrap: a geometry has fewer than 2^32 blocks.
         let bounce_base = first.wrapping_mul(parts.geometry.bounce_per_slot);
         let mut backend = Self {
-            bounce: Bounce::new(count, parts.geometry.bounce_per_slot, bounce_base)?,
+            bounce: Bounce::new(count, parts.geometry.bounce_per_slot, bounce_base, memory)?,
             parts,
             liveness,
             lock,
@@ -129,13 +160,13 @@ impl<'r> Backend<'r> {
             bell: Bell::default(),
             spin: Spin::new(spin::cpus()),
             bounce_base,
-            named: filled(count as usize, 0)?,
+            named: Array::filled(count as usize, 0, memory)?,
             batch: 0,
             have_waitv: futex::have_waitv(),
-            free: Recent::new(count)?,
+            free: Recent::new(count, memory)?,
             cursor: 0,
             unsettled: first,
-            forgotten: filled(count as usize, None)?,
+            forgotten: Array::filled(count as usize, None, memory)?,
             sample: None,
             stats,
         };

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
-use crate::memory::filled;
+use crate::memory::{Array, Memory};
 use crate::request::MAX_BLOCKS;
 
 /// What [`Seat::ready`] holds when a request must be prepared first.
@@ -52,10 +52,10 @@ impl Seat {
 /// range's first block.
 #[derive(Debug)]
 pub(super) struct Bounce {
-    taken: Box<[bool]>,
-    seats: Box<[Seat]>,
+    taken: Array<bool>,
+    seats: Array<Seat>,
     /// The blocks of each slot, as many as its seat says.
-    blocks: Box<[[u32; MAX_BLOCKS]]>,
+    blocks: Array<[u32; MAX_BLOCKS]>,
     /// Number of the range's first block in its pool.
     base: u32,
     per_slot: usize,
@@ -64,17 +64,25 @@ pub(super) struct Bounce {
 
 impl Bounce {
     /// All free.
-    pub(super) fn new(slots: u32, per_slot: u32, base: u32) -> Result<Self> {
+    pub(super) fn new(slots: u32, per_slot: u32, base: u32, memory: &mut Memory) -> Result<Self> {
         let blocks = slots as usize * per_slot as usize;
         let none = Seat { ready: NONE, in_use: false, is_introduced: false, count: 0 };
         Ok(Self {
-            taken: filled(blocks, false)?,
-            seats: filled(slots as usize, none)?,
-            blocks: filled(slots as usize, [0; MAX_BLOCKS])?,
+            taken: Array::filled(blocks, false, memory)?,
+            seats: Array::filled(slots as usize, none, memory)?,
+            blocks: Array::filled(slots as usize, [0; MAX_BLOCKS], memory)?,
             base,
             per_slot: per_slot as usize,
             free: blocks,
         })
+    }
+
+    /// Bytes that it takes of memory that was given.
+    #[cfg(not(any(feature = "loom", feature = "shuttle")))]
+    pub(super) const fn bytes(slots: u32, per_slot: u32) -> usize {
+        use crate::memory::given_bytes;
+        let n = slots as usize;
+        given_bytes::<bool>(n * per_slot as usize) + given_bytes::<Seat>(n) + given_bytes::<[u32; MAX_BLOCKS]>(n)
     }
 
     /// Takes `n` blocks for `slot`, its own first; they come back with [`Bounce::release`].
@@ -196,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_slot_takes_its_own_blocks_first_and_then_those_of_others() {
-        let mut b = Bounce::new(4, 2, 0).unwrap();
+        let mut b = Bounce::new(4, 2, 0, &mut Memory::System).unwrap();
         b.take(1, 5).unwrap();
         assert_eq!(b.blocks(1), [2, 3, 4, 5, 6]);
         b.take(3, 1).unwrap();
@@ -210,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_block_marked_twice_or_out_of_range_counts_once_or_not() {
-        let mut b = Bounce::new(2, 2, 0).unwrap();
+        let mut b = Bounce::new(2, 2, 0, &mut Memory::System).unwrap();
         b.mark(0, 3);
         b.mark(1, 3);
         b.mark(1, 99);
@@ -223,7 +231,7 @@ mod tests {
 
     #[test]
     fn one_block_is_ready_once_its_slot_is_introduced_and_as_long_as_it_is_the_only_one() {
-        let mut b = Bounce::new(2, 2, 100).unwrap();
+        let mut b = Bounce::new(2, 2, 100, &mut Memory::System).unwrap();
         let ready = |b: &mut Bounce, slot| {
             // SAFETY: there are two.
             unsafe { b.seat(slot) }.reuse(true)

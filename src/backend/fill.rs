@@ -5,7 +5,7 @@ use super::{Backend, Rest, SlotRef};
 use crate::buffers::{Pool, BOUNCE};
 use crate::error::{Error, Result};
 use crate::layout::{Control, Slot};
-use crate::memory::filled;
+use crate::memory::{Array, Memory};
 use crate::request::{Buffers, Lsn, Opcode, PlainRead, RawExtra, RawRequest, RelTag, Request, Words, MAX_BLOCKS};
 use crate::slot::{owner, State};
 use crate::sync::Ordering;
@@ -27,7 +27,7 @@ enum Picked<'q> {
 #[derive(Debug)]
 pub(super) struct Recent {
     /// Below all is [`NO_INDEX`], so that there always is a top.
-    slots: Box<[u32]>,
+    slots: Array<u32>,
     len: usize,
 }
 
@@ -35,8 +35,14 @@ pub(super) struct Recent {
 const NO_INDEX: u32 = u32::MAX;
 
 impl Recent {
-    pub(super) fn new(room: u32) -> Result<Self> {
-        Ok(Self { slots: filled(room as usize + 1, NO_INDEX)?, len: 0 })
+    pub(super) fn new(room: u32, memory: &mut Memory) -> Result<Self> {
+        Ok(Self { slots: Array::filled(room as usize + 1, NO_INDEX, memory)?, len: 0 })
+    }
+
+    /// Bytes that it takes of memory that was given.
+    #[cfg(not(any(feature = "loom", feature = "shuttle")))]
+    pub(super) const fn bytes(room: u32) -> usize {
+        crate::memory::given_bytes::<u32>(room as usize + 1)
     }
 
     #[inline]

@@ -20,6 +20,7 @@ mod tables;
 mod wait;
 mod wait_free;
 
+pub use crate::memory::{Given, Memory};
 pub use attach::Backend;
 pub use cancel::Cancelled;
 pub use leftovers::{Fate, Leftover};

@@ -7,7 +7,7 @@
 
 extern crate shmuring_ffi;
 
-use shmuring::backend::{Backend, Cancelled, Leftover, Rest, SlotRef, Wait};
+use shmuring::backend::{Backend, Cancelled, Leftover, Memory, Rest, SlotRef, Wait};
 use shmuring::error::Result;
 use shmuring::layout::Slot;
 use shmuring::liveness::{Liveness, LockFile};
@@ -35,6 +35,9 @@ macro_rules! entries {
 entries! {
     entry_attach(region: &'static Region, first: u32, count: u32) -> Result<Handle> = Handle::attach(region, first, count);
     entry_attach_any(region: &'static Region, count: u32) -> Result<Handle> = Handle::attach_any(region, count);
+    entry_attach_in(region: &'static Region, first: u32, count: u32, memory: Memory) -> Result<Handle>
+        = Handle::attach_in(region, first, count, memory);
+    entry_memory(region: &'static Region, count: u32) -> usize = Handle::memory(region, count);
     entry_over(parts: Parts<'static>, l: *const LockFile, lock: Option<LockFile>, first: u32, count: u32)
         -> Result<Handle> = Handle::over(parts, &*l as &'static dyn Liveness, lock, first, count);
     entry_first(b: &Handle) -> u32 = b.first();
