@@ -142,6 +142,13 @@ fn every_function_of_a_communicator_does_what_the_header_says_and_refuses_misuse
 }
 
 #[test]
+fn two_processes_in_c_share_a_pool_and_a_cancelled_buffer_of_it_is_left_alone() {
+    let scratch = Scratch::new("pool");
+    let (path, _region) = region(&scratch);
+    run(Command::new(program("pool", &scratch)).arg(path));
+}
+
+#[test]
 fn valgrind_finds_nothing_in_a_communicator_in_c() {
     let scratch = Scratch::new("valgrind");
     let mut valgrind = Command::new("valgrind");
