@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `key` | what a request touches, and how: R4's conflict matrix |
 //! | `table` | holders and waiters of each key, first come first served |
+//! | `index` | their numbers by key |
 //! | `join` | when a read may take the answer of another: R11 |
 
+mod index;
 mod join;
 mod key;
 mod table;

@@ -9,13 +9,14 @@
 //! in flight and for each key above it.
 
 use super::super::slab::{List, Slab, NONE};
+use super::index::Index;
 use super::key::{Key, Mode, MutationOrder};
-use core::hash::{BuildHasher, Hasher};
-use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Nodes of relations and databases that are kept although nobody touches them, so that steady work makes none anew.
 const IDLE: usize = 256;
+/// Relations that are found without a search.
+const LATELY: usize = 256;
 
 /// Requests that do not conflict with each other, waiting to be let in.
 #[derive(Debug)]
@@ -26,8 +27,9 @@ struct Run {
     units: Vec<u32>,
 }
 
-/// A key that requests in flight touch.
+/// A key that requests in flight touch. One line of a cache.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(in super::super) struct Node {
     pub(in super::super) key: Key,
     pub(in super::super) parent: u32,
@@ -37,7 +39,8 @@ pub(in super::super) struct Node {
     modes: u8,
     holders: u32,
     by: u64,
-    waiting: VecDeque<Run>,
+    /// Its runs, in [`Table::waiting`]; `NONE`: nobody waits.
+    waiting: u32,
     /// Reads of the key that others may join.
     pub(in super::super) reads: List<2>,
 }
@@ -51,45 +54,12 @@ pub(in super::super) enum Acquired {
     Waits(u64),
 }
 
-/// Folded multiplication with a secret of this process: cheap, and its collisions cannot be chosen from outside.
-#[derive(Debug, Clone, Copy)]
-struct Mix(u64);
-
-struct Mixer(u64);
-
-impl BuildHasher for Mix {
-    type Hasher = Mixer;
-    fn build_hasher(&self) -> Mixer {
-        Mixer(self.0)
-    }
-}
-
-impl Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            self.write_u64(u64::from(*b));
-        }
-    }
-    #[inline]
-    fn write_u64(&mut self, v: u64) {
-        let wide = u128::from(self.0 ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        self.0 = (wide as u64) ^ ((wide >> 64) as u64);
-    }
-}
-
-/// A key as its words, hashed by three multiplications.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-struct Words([u64; 3]);
-
-impl core::hash::Hash for Words {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        for w in self.0 {
-            state.write_u64(w);
-        }
+/// Where in [`Table::lately`] a relation is.
+#[inline]
+const fn lately(key: Key) -> Option<usize> {
+    match key {
+        Key::Relation(rel) => Some((rel.rel_number.wrapping_mul(5).wrapping_add(rel.fork as u32)) as usize % LATELY),
+        _ => None,
     }
 }
 
@@ -97,18 +67,19 @@ impl core::hash::Hash for Words {
 #[derive(Debug)]
 pub(in super::super) struct Table {
     nodes: Slab<Node>,
-    numbers: HashMap<Words, u32, Mix>,
+    numbers: Index,
+    /// Who waits, of the keys that are waited for. None of them is empty.
+    waiting: Slab<VecDeque<Run>>,
     order: MutationOrder,
-    /// The relation asked for last: the next one is often the same.
-    last: (Key, u32),
+    /// Numbers of relations asked for lately, by part of their names. They may have gone to other keys since.
+    lately: [u32; LATELY],
     idle: Vec<u32>,
 }
 
 impl Table {
     pub(in super::super) fn new(order: MutationOrder) -> Self {
-        let secret = RandomState::new().hash_one(0u8) | 1;
-        let numbers = HashMap::with_hasher(Mix(secret));
-        Self { nodes: Slab::new(), numbers, order, last: (Key::None, NONE), idle: Vec::new() }
+        let (nodes, waiting) = (Slab::new(), Slab::new());
+        Self { nodes, numbers: Index::new(), waiting, order, lately: [NONE; LATELY], idle: Vec::new() }
     }
 
     pub(in super::super) fn node(&self, number: u32) -> Option<&Node> {
@@ -126,41 +97,34 @@ impl Table {
 
     /// The node of `key`, which lives until as many calls of [`Table::leave`].
     pub(in super::super) fn enter(&mut self, key: Key) -> u32 {
-        if key == self.last.0 {
-            if let Some(node) = self.nodes.get_mut(self.last.1) {
+        let lately = lately(key);
+        if let Some(number) = lately.and_then(|at| self.lately.get(at).copied()) {
+            if let Some(node) = self.nodes.get_mut(number).filter(|node| node.key == key) {
                 node.refs += 1;
-                return self.last.1;
+                return number;
             }
         }
-        let words = Words(key.words());
-        let found = self.numbers.get(&words).copied();
+        let hash = self.numbers.hash(key);
+        let nodes = &self.nodes;
+        let found = self.numbers.find(hash, |n| nodes.get(n).is_some_and(|node| node.key == key));
         let number = match found.and_then(|n| self.nodes.get_mut(n).map(|node| (n, node))) {
             Some((number, node)) => {
                 node.refs += 1;
                 number
             }
-            None => self.make(key, words),
+            None => self.make(key, hash),
         };
-        if matches!(key, Key::Relation(_)) {
-            self.last = (key, number);
+        if let Some(place) = lately.and_then(|at| self.lately.get_mut(at)) {
+            *place = number;
         }
         number
     }
 
-    fn make(&mut self, key: Key, words: Words) -> u32 {
+    fn make(&mut self, key: Key, hash: u32) -> u32 {
         let parent = key.parent().map_or(NONE, |above| self.enter(above));
-        let node = Node {
-            key,
-            parent,
-            refs: 1,
-            modes: 0,
-            holders: 0,
-            by: 0,
-            waiting: VecDeque::new(),
-            reads: List::default(),
-        };
+        let node = Node { key, parent, refs: 1, modes: 0, holders: 0, by: 0, waiting: NONE, reads: List::default() };
         let number = self.nodes.insert(node);
-        self.numbers.insert(words, number);
+        self.numbers.insert(hash, number);
         number
     }
 
@@ -182,10 +146,7 @@ impl Table {
 
     fn drop_node(&mut self, number: u32) {
         let Some(node) = self.nodes.remove(number) else { return };
-        self.numbers.remove(&Words(node.key.words()));
-        if self.last.1 == number {
-            self.last = (Key::None, NONE);
-        }
+        self.numbers.remove(self.numbers.hash(node.key), number);
         if node.parent != NONE {
             self.leave(node.parent);
         }
@@ -204,26 +165,27 @@ impl Table {
     pub(in super::super) fn acquire(&mut self, number: u32, mode: Mode, unit: u32, id: u64) -> Acquired {
         let Some(node) = self.nodes.get_mut(number) else { return Acquired::Held };
         let conflicts = mode.conflicts(self.order);
-        if node.waiting.is_empty() && (node.holders == 0 || node.modes & conflicts == 0) {
+        if node.waiting == NONE && (node.holders == 0 || node.modes & conflicts == 0) {
             node.modes = if node.holders == 0 { mode as u8 } else { node.modes | mode as u8 };
             node.holders += 1;
             node.by = id;
             return Acquired::Held;
         }
-        let ahead = match node.waiting.back_mut() {
+        let by = node.by;
+        if node.waiting == NONE {
+            node.waiting = self.waiting.insert(VecDeque::new());
+        }
+        let Some(waiting) = self.waiting.get_mut(node.waiting) else { return Acquired::Held };
+        let ahead = match waiting.back_mut() {
             Some(last) if last.modes & conflicts == 0 => {
                 last.modes |= mode as u8;
                 last.units.push(unit);
-                return Acquired::Waits(if node.waiting.len() == 1 {
-                    node.by
-                } else {
-                    node.waiting.iter().rev().nth(1).map_or(node.by, |r| r.by)
-                });
+                return Acquired::Waits(waiting.iter().rev().nth(1).map_or(by, |r| r.by));
             }
             Some(last) => last.by,
-            None => node.by,
+            None => by,
         };
-        node.waiting.push_back(Run { modes: mode as u8, by: id, units: vec![unit] });
+        waiting.push_back(Run { modes: mode as u8, by: id, units: vec![unit] });
         Acquired::Waits(ahead)
     }
 
@@ -234,7 +196,7 @@ impl Table {
         for _ in 0..3 {
             let Some(node) = self.nodes.get(at) else { return false };
             let conflicts = mode.conflicts(self.order);
-            if !node.waiting.is_empty() || (node.holders > 0 && node.modes & conflicts != 0) {
+            if node.waiting != NONE || (node.holders > 0 && node.modes & conflicts != 0) {
                 return true;
             }
             (at, mode) = (node.parent, mode.above());
@@ -250,11 +212,25 @@ impl Table {
             return;
         }
         node.modes = 0;
-        if let Some(run) = node.waiting.pop_front() {
+        let Some(waiting) = self.waiting.get_mut(node.waiting) else { return };
+        if let Some(run) = waiting.pop_front() {
             node.modes = run.modes;
             node.by = run.by;
             node.holders = run.units.len() as u32;
             granted.extend(run.units);
         }
+        if waiting.is_empty() {
+            self.waiting.remove(core::mem::replace(&mut node.waiting, NONE));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_one_line_of_a_cache() {
+        assert_eq!([size_of::<Node>(), size_of::<Option<Node>>()], [64; 2]);
     }
 }
