@@ -32,7 +32,8 @@ impl Scheduler {
         }
         in_flight.left = in_flight.left.saturating_sub(1);
         if in_flight.left == 0 {
-            self.close(member.batch);
+            let units = self.close(member.batch);
+            self.keep_list(units);
         }
         if unit == SUPERSEDED {
             return false;
@@ -170,8 +171,8 @@ impl Scheduler {
         let proved = if self.options.rules.hints { s.mark.proved() } else { s.mark.hint() };
         // Units that go alone stay parked; they are few.
         let mut kept = Vec::new();
-        while let Some(entry) = s.parked.first_entry().filter(|e| *e.key() <= proved) {
-            let (n, lists) = entry.remove_entry();
+        while let Some(n) = s.parked.first().filter(|n| *n <= proved) {
+            let lists = s.parked.remove(n).unwrap_or_default();
             for (class, mut list) in lists.into_iter().enumerate() {
                 while let Some(number) = list.pop(&mut self.units) {
                     let Some(u) = self.units.get_mut(number) else { continue };
@@ -191,7 +192,7 @@ impl Scheduler {
         }
         for (n, number) in kept {
             let class = self.units.get(number).map_or(0, |u| u.class as usize);
-            if let Some(list) = s.parked.entry(n).or_default().get_mut(class) {
+            if let Some(list) = s.parked.entry(n).and_then(|lists| lists.get_mut(class)) {
                 list.push(&mut self.units, number);
             }
         }

@@ -55,14 +55,12 @@ impl Scheduler {
     /// The LSN to send now.
     fn choose(&self, shard: usize, now: u64) -> Option<Choice> {
         let s = self.shards.get(shard)?;
-        let lowest = *s.parked.keys().next()?;
+        let lowest = s.parked.first()?;
         let hint = s.mark.hint();
         if s.probe.is_none() && s.mark.proved() < hint {
             // Not if the lowest is the highest: then it goes as itself.
-            if let Some((n, _)) = s.parked.range(..=hint).next_back() {
-                if *n > lowest {
-                    return Some(Choice { n: *n, late: None, probe: true });
-                }
+            if let Some(n) = s.parked.up_to(hint).filter(|n| *n > lowest) {
+                return Some(Choice { n, late: None, probe: true });
             }
         }
         let limit = if lowest <= hint { self.options.hinted_lanes } else { self.options.future_lanes };
@@ -111,9 +109,10 @@ impl Scheduler {
         events: &mut Vec<Event>,
     ) -> Option<Batch> {
         let Choice { n, late, .. } = choice;
-        let mut units = Vec::new();
-        let mut batch = self.open(id, shard, Kind::Future, Class::Background)?;
         let up_to = self.up_to(shard, n);
+        let room = if late.is_some() { 1 } else { max.min(self.parked_at(shard, n)) };
+        let mut batch = self.open(id, shard, Kind::Future, Class::Background, room)?;
+        let mut units = self.unit_list();
         while units.len() < max {
             let unit = match late {
                 Some(unit) if units.is_empty() => unit,
@@ -147,6 +146,7 @@ impl Scheduler {
             }
         }
         if units.is_empty() {
+            self.keep_list(units);
             return None;
         }
         self.stats.batches[1] += 1;
@@ -156,9 +156,15 @@ impl Scheduler {
         Some(batch)
     }
 
+    /// How many units wait for an LSN.
+    fn parked_at(&self, shard: usize, n: Lsn) -> usize {
+        let lists = self.shards.get(shard).and_then(|s| s.parked.from(n)).filter(|(m, _)| *m == n);
+        lists.map_or(0, |(_, lists)| lists.iter().map(|l| l.len as usize).sum())
+    }
+
     /// The parked unit that goes first among those of LSNs from `n` to `up_to`.
     fn first_parked(&self, shard: usize, n: Lsn, up_to: Lsn) -> Option<u32> {
-        let (_, lists) = self.shards.get(shard)?.parked.range(n..=up_to.max(n)).next()?;
+        let (_, lists) = self.shards.get(shard)?.parked.from(n).filter(|(m, _)| *m <= up_to.max(n))?;
         CLASSES.iter().filter_map(|c| lists.get(*c as usize)).find(|l| !l.is_empty()).map(|l: &List<0>| l.head)
     }
 

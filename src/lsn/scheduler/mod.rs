@@ -8,6 +8,7 @@
 //! | `event` | what the caller is told |
 //! | `unit` | one read of one key, with everybody who waits for it; or one mutation |
 //! | `submit` | requests to units: splitting, joining, upgrading |
+//! | `parked` | FUTURE units in the order of their LSNs |
 //! | `queue` | where a unit waits: READY by class, FUTURE by LSN |
 //! | `ready`, `future`, `mutate` | who goes next, by kind of batch |
 //! | `complete` | answers, failures, lost connections, watermarks that move |
@@ -35,6 +36,7 @@ mod event;
 mod future;
 mod mutate;
 mod options;
+mod parked;
 mod queue;
 mod ready;
 mod request;
@@ -79,6 +81,8 @@ pub struct Scheduler {
     read_points: BTreeMap<Lsn, u32>,
     seq: u64,
     stats: Stats,
+    /// Lists of units of batches that are over, kept for their memory.
+    spare: Vec<Vec<u32>>,
     /// Units let in by a released key; kept for its memory.
     granted: Vec<u32>,
     /// The units of `granted` are being let in, by a call further up.
@@ -107,6 +111,7 @@ impl Scheduler {
             read_points: BTreeMap::new(),
             seq: 0,
             stats: Stats::default(),
+            spare: Vec::new(),
             granted: Vec::new(),
             admitting: false,
         }

@@ -64,7 +64,7 @@ impl Scheduler {
             failures: 0,
             attempts: 0,
             since: now,
-            locks: Vec::new(),
+            locks: Box::default(),
             waiters: List::default(),
             queue: Links::ALONE,
             age: Links::ALONE,
@@ -108,7 +108,7 @@ impl Scheduler {
         }
         let keys: Vec<u32> = locks.iter().take(own).map(|l| l.0).collect();
         if let Some(u) = self.units.get_mut(unit) {
-            u.locks = locks;
+            u.locks = locks.into();
         }
         let free = self.wait_for_keys(unit, pending, now);
         match access {
@@ -165,14 +165,14 @@ impl Scheduler {
             return None;
         }
         let mut members = Vec::new();
-        let mut units = Vec::new();
+        let mut units = self.unit_list();
         let id = self.reserve_batch();
         while units.len() < max {
             let Some(unit) = self.next_mutation() else { break };
             let index = units.len() as u32;
             let member = MemberId { batch: id, index };
             let Some(u) = self.units.get_mut(unit) else { continue };
-            u.place = Place::Sent(member);
+            u.place = Place::Sent(id.number, index);
             u.attempts += 1;
             let attempt = u.attempts - 1;
             members.push(Member {
@@ -188,6 +188,7 @@ impl Scheduler {
         }
         if units.is_empty() {
             self.batches.remove(id.number);
+            self.keep_list(units);
             return None;
         }
         self.mutations.out += 1;
@@ -216,7 +217,7 @@ impl Scheduler {
     /// A mutation is done, and its completion published: its keys are free (R4b).
     pub(super) fn finish_mutation(&mut self, unit: u32, now: u64, events: &mut Vec<Event>) {
         let Some(u) = self.units.get_mut(unit) else { return };
-        for (number, _) in core::mem::take(&mut u.locks).into_iter().rev() {
+        for (number, _) in core::mem::take(&mut u.locks).into_vec().into_iter().rev() {
             self.table.release(number, &mut self.granted);
             self.table.leave(number);
         }

@@ -5,10 +5,10 @@ use super::super::slab::{List, NONE};
 use super::super::watermark::{Standing, Watermark};
 use super::batch::BatchId;
 use super::event::Event;
+use super::parked::Parked;
 use super::unit::Place;
 use super::{Options, Scheduler};
 use crate::request::Lsn;
-use std::collections::BTreeMap;
 
 /// The queues of a shard.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Shard {
     /// Batches that went for their age since demand had its turn.
     pub(super) aged: u8,
     /// FUTURE units by LSN (S4), by class within one.
-    pub(super) parked: BTreeMap<Lsn, [List<0>; 3]>,
+    pub(super) parked: Parked,
     /// The same units by age.
     pub(super) by_age: List<1>,
     /// READY batches in flight, oldest first.
@@ -44,7 +44,7 @@ impl Shard {
             admitted: List::default(),
             credit: options.weights,
             aged: 0,
-            parked: BTreeMap::new(),
+            parked: Parked::default(),
             by_age: List::default(),
             ready_out: List::default(),
             future_out: Vec::new(),
@@ -61,9 +61,9 @@ impl Shard {
 
 impl Scheduler {
     /// Where a unit's n stands on its shard.
-    pub(super) fn standing(&self, shard: u32, n: Lsn) -> Standing {
+    pub(super) fn standing(&self, shard: u16, n: Lsn) -> Standing {
         let rules = &self.options.rules;
-        match self.shards.get(shard as usize).map(|s| s.mark.standing(n)) {
+        match self.shards.get(usize::from(shard)).map(|s| s.mark.standing(n)) {
             _ if !rules.classify => Standing::Ready,
             Some(Standing::Hinted) if !rules.hints => Standing::Ready,
             Some(standing) => standing,
@@ -83,7 +83,7 @@ impl Scheduler {
 
     fn enqueue_ready(&mut self, number: u32, now: u64) {
         let Some(unit) = self.units.get_mut(number) else { return };
-        let Some(shard) = self.shards.get_mut(unit.shard as usize) else { return };
+        let Some(shard) = self.shards.get_mut(usize::from(unit.shard)) else { return };
         unit.since = now;
         unit.place = if unit.locked { Place::Admitted } else { Place::Ready };
         let class = unit.class as usize;
@@ -99,11 +99,11 @@ impl Scheduler {
     pub(super) fn park(&mut self, number: u32, now: u64, events: &mut Vec<Event>) {
         self.unlock_read(number, now, events);
         let Some(unit) = self.units.get_mut(number) else { return };
-        let Some(shard) = self.shards.get_mut(unit.shard as usize) else { return };
+        let Some(shard) = self.shards.get_mut(usize::from(unit.shard)) else { return };
         unit.place = Place::Parked;
         unit.since = now;
         let (n, class) = (unit.n, unit.class as usize);
-        if let Some(list) = shard.parked.entry(n).or_default().get_mut(class) {
+        if let Some(list) = shard.parked.entry(n).and_then(|lists| lists.get_mut(class)) {
             list.push(&mut self.units, number);
         }
         shard.by_age.push(&mut self.units, number);
@@ -115,7 +115,7 @@ impl Scheduler {
     /// Takes a unit out of the queue that it is in; it is nowhere then.
     pub(super) fn dequeue(&mut self, number: u32) {
         let Some(unit) = self.units.get_mut(number) else { return };
-        let (place, n, class, shard) = (unit.place, unit.n, unit.class as usize, unit.shard as usize);
+        let (place, n, class, shard) = (unit.place, unit.n, unit.class as usize, usize::from(unit.shard));
         unit.place = Place::Moving;
         let Some(shard) = self.shards.get_mut(shard) else { return };
         match place {
@@ -128,18 +128,18 @@ impl Scheduler {
             Place::Parked => {
                 shard.by_age.remove(&mut self.units, number);
                 let mut empty = false;
-                if let Some(bucket) = shard.parked.get_mut(&n) {
+                if let Some(bucket) = shard.parked.get_mut(n) {
                     if let Some(list) = bucket.get_mut(class) {
                         list.remove(&mut self.units, number);
                     }
                     empty = bucket.iter().all(List::is_empty);
                 }
                 if empty {
-                    shard.parked.remove(&n);
+                    shard.parked.remove(n);
                 }
             }
             // Mutations, and units that are in no queue.
-            Place::Lane | Place::Blocked | Place::Delayed | Place::Sent(_) | Place::Moving => {}
+            Place::Lane | Place::Blocked | Place::Delayed | Place::Sent(..) | Place::Moving => {}
         }
     }
 
@@ -165,7 +165,7 @@ impl Scheduler {
     }
 
     /// Notes for how many keys a unit waits. True if for none.
-    pub(super) fn wait_for_keys(&mut self, number: u32, pending: u32, now: u64) -> bool {
+    pub(super) fn wait_for_keys(&mut self, number: u32, pending: u8, now: u64) -> bool {
         if pending == 0 {
             return true;
         }

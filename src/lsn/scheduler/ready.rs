@@ -15,6 +15,8 @@ use crate::request::{Class, Lsn};
 const CLASSES: [Class; 3] = [Class::Demand, Class::Prefetch, Class::Background];
 /// Batches in a row that go before demand for their age.
 const AGED: u8 = 2;
+/// Lists of units whose memory is kept.
+const SPARE: usize = 64;
 
 impl Scheduler {
     /// The next batch of reads for a shard, of at most `max` members; `None`: nothing may be sent now. Call it until it
@@ -34,8 +36,10 @@ impl Scheduler {
         loop {
             let class = self.pick_class(shard, now)?;
             let id = self.reserve_batch();
-            let mut batch = self.open(id, shard, Kind::Ready, class)?;
-            let mut units = Vec::with_capacity(8);
+            let queued =
+                self.shards.get(shard).map_or(0, |s| s.admitted.len + s.ready.iter().map(|l| l.len).sum::<u32>());
+            let mut batch = self.open(id, shard, Kind::Ready, class, max.min(queued as usize))?;
+            let mut units = self.unit_list();
             while units.len() < max {
                 let Some(unit) = self.pop_ready(shard, class) else { break };
                 if self.lock_read(unit, now, events) {
@@ -44,6 +48,7 @@ impl Scheduler {
             }
             if units.is_empty() {
                 // All of them wait for keys: the next class, until no queue has anything.
+                self.keep_list(units);
                 self.batches.remove(id.number);
                 continue;
             }
@@ -69,6 +74,10 @@ impl Scheduler {
         if let Some(unit) = self.units.get(s.admitted.head) {
             return Some(unit.class);
         }
+        if s.ready.iter().all(List::is_empty) {
+            s.aged = 0;
+            return None;
+        }
         let is_late = |class: &Class| {
             let head = s.ready.get(*class as usize).and_then(|l| self.units.get(l.head));
             let bound = self.options.class_bounds.get(*class as usize).copied().unwrap_or(0);
@@ -91,9 +100,6 @@ impl Scheduler {
             let waiting = s.ready.iter().zip(s.credit).zip(CLASSES);
             if let Some((_, class)) = waiting.into_iter().find(|((list, credit), _)| !list.is_empty() && *credit > 0) {
                 return Some(class);
-            }
-            if s.ready.iter().all(List::is_empty) {
-                return None;
             }
             s.credit = weights.map(|w| w.max(1));
         }
@@ -127,10 +133,23 @@ impl Scheduler {
         }
     }
 
-    /// A batch without members.
-    pub(super) fn open(&self, id: BatchId, shard: usize, kind: Kind, class: Class) -> Option<Batch> {
+    /// An empty list for the units of a batch, with the memory of one that is over.
+    pub(super) fn unit_list(&mut self) -> Vec<u32> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Keeps the memory of a list whose batch is over.
+    pub(super) fn keep_list(&mut self, mut units: Vec<u32>) {
+        if self.spare.len() < SPARE {
+            units.clear();
+            self.spare.push(units);
+        }
+    }
+
+    /// A batch without members, and with room for so many.
+    pub(super) fn open(&self, id: BatchId, shard: usize, kind: Kind, class: Class, room: usize) -> Option<Batch> {
         let generation = self.shards.get(shard)?.mark.generation();
-        Some(Batch { id, kind, shard, generation, class, n: 0, members: Vec::with_capacity(8) })
+        Some(Batch { id, kind, shard, generation, class, n: 0, members: Vec::with_capacity(room) })
     }
 
     /// Sends a unit with a batch.
@@ -143,7 +162,7 @@ impl Scheduler {
             (0, ReadPoint::Replica(replay)) => replay.max(u.n),
             (at, _) => at,
         };
-        u.place = Place::Sent(id);
+        u.place = Place::Sent(id.batch.number, id.index);
         u.attempts += 1;
         let attempt = u.attempts - 1;
         let key = self.table.node(u.leaf).map_or(super::super::in_flight::Key::None, |n| n.key);

@@ -100,7 +100,7 @@ impl Scheduler {
     #[must_use]
     pub fn depths(&self, shard: usize, now: u64) -> Depths {
         let Some(s) = self.shards.get(shard) else { return Depths::default() };
-        let highest = s.parked.keys().next_back().copied().unwrap_or(0).max(s.future_out.last().map_or(0, |b| b.0));
+        let highest = s.parked.last().unwrap_or(0).max(s.future_out.last().map_or(0, |b| b.0));
         Depths {
             ready: s.ready.map(|l| l.len),
             parked: s.by_age.len,

@@ -3,11 +3,11 @@
 use super::super::in_flight::{may_join, Access, Key, Old};
 use super::super::slab::{Links, List, NONE};
 use super::super::watermark::Standing;
-use super::batch::{MemberId, ReadPoint};
+use super::batch::ReadPoint;
 use super::event::Event;
 use super::request::{Refused, Request, Ticket};
 use super::unit::{Place, Unit, Waiter};
-use super::{batch, Scheduler};
+use super::Scheduler;
 use crate::request::Lsn;
 
 /// Reads of one key that a new one looks at in search of one to join; more are apart without a look.
@@ -83,7 +83,7 @@ impl Scheduler {
             Key::Block(rel, block) => self.options.sharding.block(rel, block),
             _ => 0,
         };
-        let standing = self.standing(u32::from(shard), n);
+        let standing = self.standing(shard, n);
         self.stats.standing(standing);
         let eff = match self.read_point {
             ReadPoint::Primary => n,
@@ -96,7 +96,7 @@ impl Scheduler {
             id,
             place: Place::Moving,
             class,
-            shard: u32::from(shard),
+            shard,
             leaf,
             n,
             at,
@@ -108,7 +108,7 @@ impl Scheduler {
             failures: 0,
             attempts: 0,
             since: now,
-            locks: Vec::new(),
+            locks: Box::default(),
             waiters: List::default(),
             queue: Links::ALONE,
             age: Links::ALONE,
@@ -132,7 +132,7 @@ impl Scheduler {
     /// R11, and what else makes an answer unfit.
     fn joinable(&self, unit: u32, n: Lsn, at: Lsn, fetch: bool) -> bool {
         let Some(u) = self.units.get(unit) else { return false };
-        let sent = matches!(u.place, Place::Sent(_));
+        let sent = matches!(u.place, Place::Sent(..));
         if u.at != at || (at != 0 && u.n != n) || (sent && fetch && !u.fetch) || u.place == Place::Delayed {
             return false;
         }
@@ -200,7 +200,7 @@ impl Scheduler {
                 self.remove_unit(unit, now, events);
             }
             Place::Delayed => self.remove_unit(unit, now, events),
-            Place::Sent(_) | Place::Blocked | Place::Moving | Place::Lane => {}
+            Place::Sent(..) | Place::Blocked | Place::Moving | Place::Lane => {}
         }
     }
 
@@ -238,12 +238,12 @@ impl Scheduler {
     /// dropped, and they are sent again behind it.
     pub(super) fn supersede(&mut self, unit: u32, now: u64, events: &mut Vec<Event>) {
         let Some(u) = self.units.get_mut(unit) else { return };
-        let Place::Sent(MemberId { batch: id, index }) = u.place else { return };
+        let Place::Sent(number, index) = u.place else { return };
         if u.locked {
             return;
         }
         u.place = Place::Moving;
-        if let Some(slot) = batch::find(&mut self.batches, id).and_then(|b| b.units.get_mut(index as usize)) {
+        if let Some(slot) = self.batches.get_mut(number).and_then(|b| b.units.get_mut(index as usize)) {
             *slot = SUPERSEDED;
         }
         self.stats.superseded += 1;

@@ -91,9 +91,9 @@ impl Scheduler {
         let Some(w) = self.waiters.get(waiter) else { return };
         let (id, part) = (w.id, w.part);
         let waiting = self.units.get(w.unit).and_then(|u| {
-            let mark = &self.shards.get(u.shard as usize)?.mark;
-            let (n, shard) = (u.n, u.shard as usize);
-            let waits = matches!(u.place, Place::Parked | Place::Sent(_)) && mark.standing(n) != Standing::Ready;
+            let mark = &self.shards.get(usize::from(u.shard))?.mark;
+            let (n, shard) = (u.n, usize::from(u.shard));
+            let waits = matches!(u.place, Place::Parked | Place::Sent(..)) && mark.standing(n) != Standing::Ready;
             waits.then(|| Waiting { n, shard, proved: mark.proved(), hint: mark.hint() })
         });
         self.stats.expired += 1;

@@ -2,7 +2,6 @@
 
 use super::super::in_flight::Mode;
 use super::super::slab::{Linked, Links, List, NONE};
-use super::batch::MemberId;
 use crate::request::{Class, Lsn};
 
 /// Where a unit is.
@@ -20,21 +19,22 @@ pub(super) enum Place {
     Blocked,
     /// Failed; waits for its next attempt.
     Delayed,
-    /// In flight.
-    Sent(MemberId),
+    /// In flight: number of the batch, and place in it. It leaves here before the batch does.
+    Sent(u32, u32),
     /// Nowhere: on the way from one place to another.
     Moving,
 }
 
-/// See the module.
+/// See the module. Two lines of a cache.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Unit {
     pub(super) seq: u64,
     /// The request that brought it.
     pub(super) id: u64,
     pub(super) place: Place,
     pub(super) class: Class,
-    pub(super) shard: u32,
+    pub(super) shard: u16,
     /// Reads: node of the key. Mutations: NONE.
     pub(super) leaf: u32,
     pub(super) n: Lsn,
@@ -46,16 +46,16 @@ pub(super) struct Unit {
     pub(super) fetch: bool,
     /// Holds its keys.
     pub(super) locked: bool,
-    /// Keys that it still waits for.
-    pub(super) pending: u32,
     /// It stalled in a READY batch: goes alone from now on.
     pub(super) alone: bool,
     pub(super) failures: u8,
+    /// Keys that it still waits for.
+    pub(super) pending: u8,
     pub(super) attempts: u32,
     /// Since when it is in its place, ns.
     pub(super) since: u64,
     /// Keys of a mutation.
-    pub(super) locks: Vec<(u32, Mode)>,
+    pub(super) locks: Box<[(u32, Mode)]>,
     pub(super) waiters: List<0>,
     /// In a class queue, a bucket, or the mutation lane.
     pub(super) queue: Links,
@@ -98,8 +98,9 @@ impl Linked<2> for Unit {
     }
 }
 
-/// Part of a request that waits for a unit.
+/// Part of a request that waits for a unit. One line of a cache.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Waiter {
     pub(super) id: u64,
     pub(super) part: u8,
@@ -133,5 +134,16 @@ impl Linked<1> for Waiter {
     }
     fn next(&self) -> u32 {
         self.timer.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_in_flight_is_three_lines_of_a_cache_besides_its_key() {
+        assert_eq!([size_of::<Unit>(), size_of::<Option<Unit>>()], [128; 2]);
+        assert_eq!([size_of::<Waiter>(), size_of::<Option<Waiter>>()], [64; 2]);
     }
 }
