@@ -4,7 +4,12 @@
 //! that it calls execute. Both sides are handles of one thread over a private region. Prints how often each step ran.
 
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
+#[path = "scheduler/bed.rs"]
+mod bed;
+
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
 mod steps {
+    use crate::bed::Bed;
     use shmuring::backend::{Backend, SlotRef};
     use shmuring::communicator::{Claim, Communicator};
     use shmuring::lsn::written::Written;
@@ -87,6 +92,31 @@ mod steps {
     #[inline(never)]
     pub fn rel_size_miss(b: &Backend<'_>, rel: &RelTag) -> bool {
         b.cached_rel_size(*rel).is_none()
+    }
+
+    /// Requests from submit to completion, with 10 READY ones outstanding. (These four give their number back for the
+    /// same reason as above.)
+    #[inline(never)]
+    pub fn scheduler_ready_few(bed: &mut Bed) -> (usize, u8) {
+        (bed.step(), 0)
+    }
+
+    /// With 10,000.
+    #[inline(never)]
+    pub fn scheduler_ready_many(bed: &mut Bed) -> (usize, u8) {
+        (bed.step(), 1)
+    }
+
+    /// With 10 outstanding, each waiting for an LSN of its own.
+    #[inline(never)]
+    pub fn scheduler_future_few(bed: &mut Bed) -> (usize, u8) {
+        (bed.step(), 2)
+    }
+
+    /// With 10,000.
+    #[inline(never)]
+    pub fn scheduler_future_many(bed: &mut Bed) -> (usize, u8) {
+        (bed.step(), 3)
     }
 
     /// Reap, claim and complete requests without buffers.
@@ -191,6 +221,34 @@ fn main() {
         ("rel_size_miss", 1),
     ] {
         println!("{step} {}", times * n);
+    }
+    schedule();
+}
+
+/// A request's way through the scheduler, with few and with many outstanding.
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
+fn schedule() {
+    use bed::{Bed, Shape};
+    const REQUESTS: usize = 8192;
+    type Step = fn(&mut Bed) -> (usize, u8);
+    let steps: [(&str, Shape, usize, Step); 4] = [
+        ("scheduler_ready_few", Shape::Ready, 10, steps::scheduler_ready_few),
+        ("scheduler_ready_many", Shape::Ready, 10_000, steps::scheduler_ready_many),
+        ("scheduler_future_few", Shape::Future, 10, steps::scheduler_future_few),
+        ("scheduler_future_many", Shape::Future, 10_000, steps::scheduler_future_many),
+    ];
+    for (name, shape, outstanding, step) in steps {
+        let mut bed = Bed::new(outstanding, shape);
+        // Each has been there twice, so nothing grows any more.
+        let mut warm = 0;
+        while warm < 2 * outstanding {
+            warm += bed.step();
+        }
+        let mut done = 0;
+        while done < REQUESTS {
+            done += step(&mut bed).0;
+        }
+        println!("{name} {done}");
     }
 }
 

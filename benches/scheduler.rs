@@ -4,124 +4,24 @@
 //! goes. So the number outstanding stays what it is, and each request is submitted, sent and completed once. The time is
 //! that of a request. Bar: 300 ns, the same at both ends.
 
-mod bench {
-    use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-    use shmuring::lsn::scheduler::{Batch, Event, Options, Outcome, Request, Scheduler};
-    use shmuring::request::{Class, Lsn, Opcode, RelTag};
-    use std::collections::VecDeque;
+#[path = "scheduler/bed.rs"]
+mod bed;
 
-    /// Requests of one timed step.
-    const STEP: usize = 32;
-
-    /// How the requests of a workload look.
-    #[derive(Clone, Copy)]
-    enum Shape {
-        /// Every block is cold: READY.
-        Ready,
-        /// Every fourth waits for an LSN of its own.
-        Mixed,
-        /// Every one does.
-        Future,
-    }
-
-    struct Bed {
-        scheduler: Scheduler,
-        out: VecDeque<Batch>,
-        events: Vec<Event>,
-        now: u64,
-        id: u64,
-        shape: Shape,
-    }
-
-    impl Bed {
-        fn new(outstanding: usize, shape: Shape) -> Self {
-            let options = Options { ready_lanes: 8, future_lanes: 8, hinted_lanes: 8, ..Options::default() };
-            let mut bed = Self {
-                scheduler: Scheduler::new(options, 0),
-                out: VecDeque::new(),
-                events: Vec::new(),
-                now: 1,
-                id: 0,
-                shape,
-            };
-            bed.submit_one(1_000_000, Class::Demand);
-            bed.send();
-            while bed.complete() > 0 {}
-            bed.refill(outstanding);
-            bed
-        }
-
-        fn submit_one(&mut self, lsn: Lsn, class: Class) {
-            self.id += 1;
-            let number = (self.id % 64) as u32;
-            let rel = RelTag { spc_oid: 1663, db_oid: 5, rel_number: number, fork: 0 };
-            // Blocks all over the place, as a real working set has them.
-            let block = (self.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32;
-            let deadline = Some(self.now + 60_000_000_000);
-            let request = Request { class, deadline, ..Request::new(self.id, Opcode::GetPage, rel, block, lsn) };
-            self.scheduler.submit(&request, self.now, &mut self.events).expect("room");
-        }
-
-        fn refill(&mut self, n: usize) {
-            for _ in 0..n {
-                let future = match self.shape {
-                    Shape::Ready => false,
-                    Shape::Mixed => self.id % 4 == 0,
-                    Shape::Future => true,
-                };
-                let lsn = if future { 1_000_000 + self.id } else { self.id % 1_000_000 };
-                let class = if self.id % 8 == 7 { Class::Prefetch } else { Class::Demand };
-                self.submit_one(lsn, class);
-            }
-            self.send();
-        }
-
-        fn send(&mut self) {
-            while let Some(batch) = self.scheduler.next(0, self.now, 16, &mut self.events) {
-                self.out.push_back(batch);
-            }
-        }
-
-        /// Completes the oldest batch; tells how many were answered.
-        fn complete(&mut self) -> usize {
-            let Some(batch) = self.out.pop_front() else { return 0 };
-            self.now += 10_000;
-            self.events.clear();
-            for m in &batch.members {
-                self.scheduler.completed(m.id, Outcome::Answered, self.now, &mut self.events);
-            }
-            batch.members.len()
-        }
-
-        fn step(&mut self) {
-            let mut done = 0;
-            while done < STEP {
-                let n = self.complete();
-                self.refill(n);
-                done += n;
-            }
-            self.scheduler.tick(self.now, &mut self.events);
-        }
-    }
-
-    /// Every shape at every depth.
-    pub fn run() {
-        let mut c = Criterion::default().configure_from_args();
-        for (name, shape) in [("ready", Shape::Ready), ("mixed", Shape::Mixed), ("future", Shape::Future)] {
-            let mut group = c.benchmark_group(format!("scheduler, {name}, a request"));
-            group.throughput(Throughput::Elements(STEP as u64));
-            for outstanding in [10, 100, 1_000, 10_000] {
-                let mut bed = Bed::new(outstanding, shape);
-                group.bench_function(BenchmarkId::from_parameter(outstanding), |b| {
-                    b.iter_batched(|| (), |()| bed.step(), BatchSize::NumIterations(64));
-                });
-            }
-            group.finish();
-        }
-        c.final_summary();
-    }
-}
+use bed::{Bed, Shape, STEP};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 
 fn main() {
-    bench::run();
+    let mut c = Criterion::default().configure_from_args();
+    for (name, shape) in [("ready", Shape::Ready), ("mixed", Shape::Mixed), ("future", Shape::Future)] {
+        let mut group = c.benchmark_group(format!("scheduler, {name}, a request"));
+        group.throughput(Throughput::Elements(STEP as u64));
+        for outstanding in [10, 100, 1_000, 10_000] {
+            let mut bed = Bed::new(outstanding, shape);
+            group.bench_function(BenchmarkId::from_parameter(outstanding), |b| {
+                b.iter_batched(|| (), |()| bed.step(), BatchSize::NumIterations(64));
+            });
+        }
+        group.finish();
+    }
+    c.final_summary();
 }

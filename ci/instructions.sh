@@ -25,6 +25,10 @@ written_again   118
 written_get     137
 rel_size_hit     82
 rel_size_miss    63
+scheduler_ready_few   2705
+scheduler_ready_many  2084
+scheduler_future_few  3594
+scheduler_future_many 3564
 "
 
 # The same from C: a call of the static library, but for the poll, which is inline (14, and its part of a loop). A second
@@ -58,7 +62,7 @@ judge() { # EXPECTED TIMES PROFILE PATTERN OF THE NAMES, WITHOUT THE STEP'S
             if (!(step in count)) count[step] = $1
         }
         END {
-            printf "%-16s %10s %10s\n", "step", "expected", "counted"
+            printf "%-21s %10s %10s\n", "step", "expected", "counted"
             for (step in times) if (!(step in expected)) { print "error: no number for " step; failed = 1 }
             for (i = 1; i <= n; i++) {
                 step = order[i]
@@ -66,7 +70,7 @@ judge() { # EXPECTED TIMES PROFILE PATTERN OF THE NAMES, WITHOUT THE STEP'S
                 now = count[step] / times[step]
                 over = now > 1.1 * expected[step] || most[step] && now > most[step]
                 verdict = over ? "too many" : now < 0.9 * expected[step] ? "lower the number" : ""
-                printf "%-16s %10d %10.1f %s\n", step, expected[step], now, verdict
+                printf "%-21s %10d %10.1f %s\n", step, expected[step], now, verdict
                 if (over && machine == "x86_64") failed = 1
             }
             exit failed
