@@ -6,6 +6,7 @@
 //! | `reaper` | the thread: takes the role, admits what a dead one left, reaps, parks, drains |
 //! | `desk` | the scheduler with its lock: claims in, batches out, answers back; time |
 //! | `state` | what the lock guards: what happens to a request between claim and completion |
+//! | `watch` | which slots to look at for a cancel that nobody told |
 //! | `lookup` | what the caches have of a read |
 //! | `requests` | the unanswered requests, by slot |
 //! | `reads` | one batch of reads, at the page service |
@@ -35,6 +36,7 @@ mod reaper;
 mod requests;
 mod sizes;
 mod state;
+mod watch;
 
 pub use host::{Host, HostError, HostOptions, Stopped};
 pub use reaper::{Served, Server, ServerOptions};

@@ -158,6 +158,14 @@ impl Requests {
         }
     }
 
+    /// The unanswered read of a slot.
+    pub(super) fn read_in(&mut self, slot: usize) -> Option<(RequestId, &mut Pending)> {
+        match self.slots.get_mut(slot)?.as_deref_mut()? {
+            Entry::Read(read) => Some((RequestId::of(&read.claim), read)),
+            Entry::Mutation(_) => None,
+        }
+    }
+
     /// Takes out the read of this name.
     pub(super) fn take_read(&mut self, id: RequestId) -> Option<Pending> {
         self.read(id)?;

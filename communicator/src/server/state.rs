@@ -5,6 +5,7 @@ use super::conflicts::{Conflict, Limit, Line};
 use super::finish::{End, Failure, Finished};
 use super::lookup::Looked;
 use super::requests::{Entry, Mutating, Pending, Requests};
+use super::watch::Watch;
 use super::{InFlight, OwnedClaim, RequestId};
 use crate::service::{Answer, Result, Retry, ServiceError};
 use shmuring::lsn::scheduler::{
@@ -46,8 +47,8 @@ pub(super) struct State {
     backlog: VecDeque<Looked>,
     events: Vec<Event>,
     limit: Limit,
-    /// Requests by the time at which to look whether they were cancelled.
-    watched: VecDeque<(u64, RequestId)>,
+    /// Reads to look at, whether they were cancelled.
+    watched: Watch,
     batch: usize,
     now: u64,
     /// Reads and mutations that were sent after an earlier attempt.
@@ -79,7 +80,7 @@ impl State {
             backlog: VecDeque::new(),
             events: Vec::new(),
             limit: Limit::default(),
-            watched: VecDeque::new(),
+            watched: Watch::default(),
             batch,
             now: 0,
             sent_again: 0,
@@ -130,7 +131,7 @@ impl State {
                 let entry = if is_mutation {
                     Entry::Mutation(Mutating { claim: looked.claim, ticket, prepared: None })
                 } else {
-                    self.watched.push_back((self.now, id));
+                    self.watched.add(id.slot(), self.now);
                     Entry::Read(Pending::new(looked, submitted, ticket))
                 };
                 self.requests.insert(id, entry);
@@ -180,14 +181,11 @@ impl State {
 
     /// Requests that were there at the last tick, and that their owners have given up since.
     fn drop_cancelled(&mut self) {
-        let now = self.now;
-        let due = |(since, _): &(u64, RequestId)| *since < now;
         for _ in 0..LOOKS.min(self.watched.len()) {
-            let Some((_, id)) = self.watched.front().copied().filter(due) else { break };
-            self.watched.pop_front();
-            let Some(read) = self.requests.read(id) else { continue };
+            let Some(slot) = self.watched.next(self.now) else { break };
+            let Some((id, read)) = self.requests.read_in(slot) else { continue };
             if !read.is_cancelled() {
-                self.watched.push_back((self.now, id));
+                self.watched.add(slot, self.now);
                 continue;
             }
             let submitted = read.submitted;
