@@ -350,6 +350,32 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_takes_no_more_costs_reads_and_no_page() {
+        const LIMITED: &str = "SHMURING_TEST_LIMITED";
+        if std::env::var_os(LIMITED).is_none() {
+            // In a process of its own, whose files may have 64 blocks of 512 or of 1024 bytes.
+            let name = "cache::file::tests::a_disk_that_takes_no_more_costs_reads_and_no_page";
+            let limited = r#"trap "" XFSZ; ulimit -f 64; exec "$@""#;
+            let mut child = std::process::Command::new("sh");
+            child.args(["-c", limited, "sh"]).arg(std::env::current_exe().unwrap()).args(["--exact", name]);
+            let done = child.env(LIMITED, "1").output().unwrap();
+            let told = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success() && told.contains("1 passed"), "{told}");
+            return;
+        }
+        let b = Bed::new(64);
+        (0..64).for_each(|block| b.put(block));
+        let there = |b: &Bed| (0..64).map_while(|block| b.get(block).map(u32::from)).collect::<Vec<_>>();
+        let before = there(&b);
+        assert!((3..8).contains(&before.len()) && before.iter().copied().eq(0..before.len() as u32), "{before:?}");
+        assert!((before.len() as u32..64).all(|block| b.get(block).is_none()));
+        // The frames that were written are used again, and no block is found where another's frame could not be written.
+        (64..128).for_each(|block| b.put(block));
+        let after: Vec<u32> = (0..128).filter(|block| b.get(*block).is_some()).collect();
+        assert!(after.iter().copied().eq(64..64 + before.len() as u32), "{after:?}");
+    }
+
+    #[test]
     fn a_file_that_is_truncated_or_full_of_another_block_is_a_miss() {
         let b = Bed::new(2);
         b.put(1);
