@@ -9,6 +9,7 @@
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
 //! | `simulate` | scheduling by LSN, simulated against page servers: for the command |
+//! | `wire` | the page service's protocol: feature `grpc`, on by default |
 #![deny(unsafe_code)]
 
 pub mod cache;
@@ -20,3 +21,5 @@ pub mod server;
 pub mod service;
 #[cfg(feature = "cli")]
 pub mod simulate;
+#[cfg(feature = "grpc")]
+pub mod wire;

@@ -1,0 +1,23 @@
+//! The page service on the wire: what its client and its server share. Feature `grpc`.
+//!
+//! | file | role |
+//! |---|---|
+//! | [`proto`] | the messages and stubs that build.rs makes of `communicator/proto/` |
+//! | [`metadata`] | whose pages a call is about: tenant, timeline, shard, token |
+//! | [`read`] | relations, LSNs and classes of reads, there and back |
+//! | [`mutation`] | mutations and terms, there and back |
+//! | [`failure`] | errors, there and back |
+//!
+//! Which shard has a block says [`shmuring::lsn::shards::Sharding`]. What comes from the other side is checked here: no
+//! input makes it panic.
+
+pub mod failure;
+pub mod metadata;
+pub mod mutation;
+pub mod proto;
+pub mod read;
+
+/// Most blocks of one GetPages request.
+pub const MAX_KEYS: usize = 32;
+/// Most bytes of a message: a group of 64 mutations of 32 pages each, and some.
+pub const MAX_MESSAGE: usize = 24 << 20;
