@@ -95,6 +95,8 @@ impl Server {
         let sizes = RelSizes::of(&mut communicator, service.ingest());
         let epoch = communicator.epoch();
         let life = parts.header.life.life.load(Ordering::Acquire);
+        let [high, low] = region.id();
+        service.serves(u128::from(high) << 64 | u128::from(low));
         if let Err(e) = runtime.block_on(service.fence(life, epoch)) {
             tracing::error!(life, epoch, "the page service refused this communicator: {e}");
             // Not dropped, which would answer them: they are a successor's, when this process has ended (I9).

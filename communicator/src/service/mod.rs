@@ -7,6 +7,7 @@
 //! | `batch` | reads that are sent together, and their answers |
 //! | [`store`] | embedded pages versioned by LSN: the default |
 //! | [`datadir`] | read-only pages of a PostgreSQL data directory |
+//! | `grpc` | page servers across the network: feature `grpc` |
 //!
 //! The code here runs in the communicator, never in a backend: it may allocate and use threads, but no input may make it
 //! panic. Methods are called on a tokio runtime; what takes microseconds runs inline, commits and fsync on its blocking
@@ -15,6 +16,8 @@
 mod batch;
 pub mod datadir;
 mod error;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod spec;
 pub mod store;
 
@@ -172,6 +175,16 @@ pub trait PageService: Send + Sync + 'static {
     /// Where to tell what is heard of the servers' ingest, from now on. A service that does not lag has nothing to tell.
     fn report_to(&self, watermarks: Arc<dyn Watermarks>) {
         drop(watermarks);
+    }
+
+    /// The region that will write, by its own name: whose lives and epochs the fences are of. Told before the first fence.
+    fn serves(&self, region: u128) {
+        let _ = region;
+    }
+
+    /// Reads anew what the service was told by files: where its servers are, say. On an error all stays as it is.
+    fn reload(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Most reads that a batch should have: more share a call, fewer run side by side.

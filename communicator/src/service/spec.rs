@@ -1,20 +1,30 @@
 //! Which page service, in a string: what people write on a command line and embedders in a configuration.
 
 use super::datadir::{Condition, DataDir, DataDirOptions};
+#[cfg(feature = "grpc")]
+use super::grpc::{GrpcOptions, GrpcService, GrpcSpec};
 use super::store::{Store, StoreOptions};
 use super::{PageService, Result};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A page service by name: `store:DIR` or `datadir:DIR`.
+/// A page service by name: `store:DIR`, `datadir:DIR` or `grpc:SERVERS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceSpec {
     /// Embedded pages in a directory, which is made if it is missing.
     Store(PathBuf),
     /// Read-only pages of a PostgreSQL data directory.
     DataDir(PathBuf),
+    /// Page servers across the network.
+    #[cfg(feature = "grpc")]
+    Grpc(GrpcSpec),
 }
+
+#[cfg(feature = "grpc")]
+const KINDS: &str = "store:DIR, datadir:DIR or grpc:SERVERS";
+#[cfg(not(feature = "grpc"))]
+const KINDS: &str = "store:DIR or datadir:DIR";
 
 impl FromStr for ServiceSpec {
     type Err = String;
@@ -23,7 +33,9 @@ impl FromStr for ServiceSpec {
         match s.split_once(':') {
             Some(("store", dir)) if !dir.is_empty() => Ok(Self::Store(dir.into())),
             Some(("datadir", dir)) if !dir.is_empty() => Ok(Self::DataDir(dir.into())),
-            _ => Err(format!("'{s}' is not store:DIR or datadir:DIR")),
+            #[cfg(feature = "grpc")]
+            Some(("grpc", servers)) => servers.parse().map(Self::Grpc).map_err(|e| format!("'{s}': {e}")),
+            _ => Err(format!("'{s}' is not {KINDS}")),
         }
     }
 }
@@ -33,6 +45,8 @@ impl std::fmt::Display for ServiceSpec {
         match self {
             Self::Store(dir) => write!(f, "store:{}", dir.display()),
             Self::DataDir(dir) => write!(f, "datadir:{}", dir.display()),
+            #[cfg(feature = "grpc")]
+            Self::Grpc(servers) => write!(f, "grpc:{servers}"),
         }
     }
 }
@@ -44,6 +58,9 @@ impl ServiceSpec {
         match self {
             Self::Store(dir) => super::store::is_store(dir),
             Self::DataDir(dir) => dir.exists(),
+            // They say so themselves; nothing is made.
+            #[cfg(feature = "grpc")]
+            Self::Grpc(_) => true,
         }
     }
 
@@ -57,6 +74,8 @@ impl ServiceSpec {
                 }
                 Arc::new(DataDir::open(dir, &DataDirOptions::default())?)
             }
+            #[cfg(feature = "grpc")]
+            Self::Grpc(servers) => Arc::new(GrpcService::open(servers, GrpcOptions::default())?),
         })
     }
 }

@@ -1,0 +1,271 @@
+//! Writes: fences, mutations, sync, and how far the writer has come, by the service that is shmuring's own.
+//!
+//! With several shards a mutation is what each of them must hear of it: a page goes to its shard, and that the fork has
+//! grown, was cut, made or removed, to all. Shard 0 has the sizes, so it hears last: what it says exists is there. Until
+//! then nothing is acknowledged, and a second run changes nothing of what was done. Mutations of a group touch different
+//! things (the scheduler keeps conflicting ones apart), so that each shard may go at its own pace.
+
+use super::errors::{broken, is_of_connection, of_status, silent, About};
+use super::link::Link;
+use super::plan::{Outcome, Plan};
+use super::shard::{lock, Shard};
+use crate::service::{MutationRequest, Result, ServiceError};
+use crate::wire::failure::failure_in;
+use crate::wire::mutation::{mutation_out, Term};
+use crate::wire::proto::write::{ApplyRequest, ApplyResponse, FenceRequest, Mutation, SyncRequest};
+use shmuring::request::Lsn;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tonic::{Code, Response, Status};
+
+/// Pause after a server would not hear how far the writer has come.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub(super) struct Writes {
+    region: Mutex<u128>,
+    shards: Vec<Arc<Writer>>,
+}
+
+/// What one shard is written.
+pub(super) struct Writer {
+    shard: Arc<Shard>,
+    /// Held for one call: the server hears what is sent in this order. The term that it has acknowledged, and on which
+    /// attachment.
+    fenced: tokio::sync::Mutex<Option<(u64, Term)>>,
+    /// The term that writes, once there is one.
+    term: Mutex<Option<Term>>,
+    /// The server does not know the service.
+    takes_none: AtomicBool,
+    /// Up to where the writer has come, and up to where the server was told so.
+    wanted: AtomicU64,
+    told: AtomicU64,
+    more: Notify,
+}
+
+impl Writes {
+    pub(super) fn new(shards: &[Arc<Shard>]) -> Self {
+        let writer = |shard: &Arc<Shard>| {
+            Arc::new(Writer {
+                shard: shard.clone(),
+                fenced: tokio::sync::Mutex::default(),
+                term: Mutex::default(),
+                takes_none: AtomicBool::new(false),
+                wanted: AtomicU64::new(0),
+                told: AtomicU64::new(0),
+                more: Notify::new(),
+            })
+        };
+        Self { region: Mutex::new(0), shards: shards.iter().map(writer).collect() }
+    }
+
+    /// Names the region that writes.
+    pub(super) fn of_region(&self, region: u128) {
+        *lock(&self.region) = region;
+    }
+
+    /// The tasks that tell each server how far the writer has come.
+    pub(super) fn tasks(&self) -> Vec<impl Future<Output = ()> + Send + 'static> {
+        self.shards.iter().map(|w| tell(w.clone())).collect()
+    }
+
+    /// Everything up to `lsn` that a shard must hear of has been sent to it, by the time that this gets there: a read that
+    /// depends on it begins when the write is acknowledged.
+    pub(super) fn told_to(&self, shard: usize, lsn: Lsn) {
+        if let Some(writer) = self.shards.get(shard) {
+            writer.told_to(lsn);
+        }
+    }
+
+    fn term(&self, life: u32, epoch: u32) -> Term {
+        Term { region: *lock(&self.region), life, epoch }
+    }
+
+    /// Has every server refuse older terms.
+    pub(super) async fn fence(&self, life: u32, epoch: u32) -> Result<()> {
+        let term = self.term(life, epoch);
+        self.all(|w| async move { w.begin(term).await }).await
+    }
+
+    /// Has every server make durable what it acknowledged.
+    pub(super) async fn sync(&self) -> Result<()> {
+        self.all(|w| async move { w.sync().await }).await
+    }
+
+    /// Does the same at all servers, side by side.
+    async fn all<F: Future<Output = Result<()>> + Send + 'static>(&self, f: impl Fn(Arc<Writer>) -> F) -> Result<()> {
+        let mut calls: JoinSet<_> = self.shards.iter().map(|w| f(w.clone())).collect();
+        while let Some(call) = calls.join_next().await {
+            call.map_err(|e| ServiceError::new(libc::EIO, format!("a task ended early: {e}")))??;
+        }
+        Ok(())
+    }
+
+    /// Applies a group: see the module.
+    pub(super) async fn apply(&self, life: u32, epoch: u32, group: &[MutationRequest]) -> Vec<Result<u64>> {
+        let term = self.term(life, epoch);
+        let Some((first, others)) = self.shards.split_first() else { return Vec::new() };
+        let lsn = group.iter().map(|r| r.mutation.lsn()).max().unwrap_or(0);
+        let sharding = first.shard.shared.config().map.sharding();
+        let mut plan = Plan::of(group, sharding);
+        let mut outcome = Outcome::new(group.len());
+        let mut calls = JoinSet::new();
+        for (shard, writer) in (1..).zip(others) {
+            let part = plan.take(shard, &outcome);
+            if part.is_empty() {
+                continue;
+            }
+            let writer = writer.clone();
+            calls.spawn(async move {
+                let requests = part.iter().map(|(_, r)| mutation_out(r)).collect();
+                (part, writer.apply(term, requests, lsn).await)
+            });
+        }
+        while let Some(call) = calls.join_next().await {
+            match call {
+                Ok((part, results)) => outcome.add(&part, results),
+                Err(e) => {
+                    return vec![Err(ServiceError::new(libc::EIO, format!("a task ended early: {e}"))); group.len()]
+                }
+            }
+        }
+        let part = plan.take(0, &outcome);
+        if !part.is_empty() {
+            let requests = part.iter().map(|(_, r)| mutation_out(r)).collect();
+            let results = first.apply(term, requests, lsn).await;
+            outcome.add(&part, results);
+        }
+        self.shards.iter().for_each(|w| w.told_to(lsn));
+        outcome.results()
+    }
+}
+
+impl Writer {
+    fn told_to(&self, lsn: Lsn) {
+        if self.wanted.fetch_max(lsn, Ordering::AcqRel) < lsn {
+            self.more.notify_one();
+        }
+    }
+
+    fn about(&self, link: &Link, what: &str) -> About {
+        self.shard.about(&link.server, what, 0)
+    }
+
+    /// Waits for the end of a call.
+    async fn end<T>(
+        &self,
+        link: &Link,
+        what: &str,
+        call: impl Future<Output = core::result::Result<Response<T>, Status>>,
+    ) -> Result<T> {
+        let limit = self.shard.shared.options.answer;
+        let e = match tokio::time::timeout(limit, call).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) => {
+                let e = of_status(&self.about(link, what), &status);
+                if !is_of_connection(&status) {
+                    if status.code() == Code::Unimplemented {
+                        self.takes_none.store(true, Ordering::Relaxed);
+                    }
+                    return Err(e);
+                }
+                e
+            }
+            Err(_) => silent(&self.about(link, what), limit),
+        };
+        self.shard.lost(link.generation, &e);
+        Err(e)
+    }
+
+    /// Says in which term is written from now on.
+    async fn begin(&self, term: Term) -> Result<()> {
+        let mut fenced = self.fenced.lock().await;
+        let link = self.shard.link().await?;
+        match self.fence(&mut fenced, &link, term).await {
+            // Nothing can be written there, so every term is fenced.
+            Err(_) if self.takes_none.load(Ordering::Relaxed) => return Ok(()),
+            fenced => fenced?,
+        }
+        *lock(&self.term) = Some(term);
+        Ok(())
+    }
+
+    async fn fence(&self, fenced: &mut Option<(u64, Term)>, link: &Link, term: Term) -> Result<()> {
+        if *fenced == Some((link.generation, term)) {
+            return Ok(());
+        }
+        let mut client = link.writes();
+        let answer = self.end(link, "fence", client.fence(link.request(FenceRequest { term: Some(term.out()) })));
+        if let Some(failure) = answer.await?.failure {
+            return Err(self.failed(link, "fence", failure_in(failure)));
+        }
+        *fenced = Some((link.generation, term));
+        Ok(())
+    }
+
+    /// The server's error, with whose it is.
+    fn failed(&self, link: &Link, what: &str, e: ServiceError) -> ServiceError {
+        let detail = format!("{}: {}", self.about(link, what), e.detail);
+        ServiceError { detail, ..e }
+    }
+
+    /// Applies mutations; fences first where this attachment or the term is new.
+    async fn apply(&self, term: Term, mutation: Vec<Mutation>, written_lsn: Lsn) -> Result<Vec<Result<u64>>> {
+        if self.takes_none.load(Ordering::Relaxed) {
+            return Err(ServiceError::read_only());
+        }
+        let count = mutation.len();
+        let mut fenced = self.fenced.lock().await;
+        let link = self.shard.link().await?;
+        self.fence(&mut fenced, &link, term).await?;
+        let mut client = link.writes();
+        let request = link.request(ApplyRequest { term: Some(term.out()), mutation, written_lsn });
+        let ApplyResponse { failure, result } = self.end(&link, "mutations", client.apply(request)).await?;
+        if let Some(failure) = failure {
+            return Err(self.failed(&link, "mutations", failure_in(failure)));
+        }
+        if result.len() != count {
+            let what = format!("{} results of {count} mutations", result.len());
+            return Err(broken(&self.about(&link, "mutations"), what));
+        }
+        self.told.fetch_max(written_lsn, Ordering::AcqRel);
+        let one = |r: crate::wire::proto::write::MutationResult| match r.failure {
+            None => Ok(r.value),
+            Some(failure) => Err(self.failed(&link, "a mutation", failure_in(failure))),
+        };
+        Ok(result.into_iter().map(one).collect())
+    }
+
+    async fn sync(&self) -> Result<()> {
+        if self.takes_none.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let link = self.shard.link().await?;
+        let mut client = link.writes();
+        match self.end(&link, "sync", client.sync(link.request(SyncRequest {}))).await?.failure {
+            None => Ok(()),
+            Some(failure) => Err(self.failed(&link, "sync", failure_in(failure))),
+        }
+    }
+}
+
+/// Tells a server how far the writer has come, when a write of another shard, or a read that waits, has shown it.
+async fn tell(writer: Arc<Writer>) {
+    loop {
+        let wanted = writer.wanted.load(Ordering::Acquire);
+        let term = *lock(&writer.term);
+        match term {
+            Some(term) if wanted > writer.told.load(Ordering::Acquire) => {
+                if let Err(e) = writer.apply(term, Vec::new(), wanted).await {
+                    tracing::debug!(shard = writer.shard.number, "the server was not told how far writes are: {e}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            _ => writer.more.notified().await,
+        }
+    }
+}
