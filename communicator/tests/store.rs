@@ -230,3 +230,69 @@ async fn sizes_of_databases_and_slru_segments_are_told() {
     s.prefetch(RelTag { spc_oid: 1664, ..REL }, 0, 9).await.unwrap();
     assert_eq!(store.list_relations(ReadLsn::LATEST).unwrap().len(), 3);
 }
+
+/// Whether every block is read as of each LSN from `whole_from` on as it is read at the latest.
+fn is_whole(s: &Store, blocks: u32) -> bool {
+    (0..blocks).all(|b| (s.whole_from()..s.whole_from() + 20).all(|lsn| at(s, b, lsn) == latest(s, b)))
+}
+
+#[test]
+fn mutations_in_the_order_of_their_lsns_are_seen_from_their_own_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    create(&s, 10).unwrap();
+    extend(&s, 0, 20, 1).unwrap();
+    extend(&s, 1, 30, 2).unwrap();
+    write(&s, 0, 25, 3).unwrap();
+    truncate(&s, 1, 40).unwrap();
+    extend(&s, 1, 50, 4).unwrap();
+    write(&s, 1, 55, 5).unwrap();
+    assert_eq!(s.whole_from(), 0, "each is seen from its own LSN on");
+    assert_eq!((at(&s, 0, 25), at(&s, 1, 39), at(&s, 1, 50), at(&s, 1, 55)), (Ok(3), Ok(2), Ok(4), Ok(5)));
+}
+
+#[test]
+fn what_is_seen_only_from_a_later_lsn_on_is_told_and_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    create(&s, 100).unwrap();
+    // An image from before the create.
+    extend(&s, 0, 50, 1).unwrap();
+    assert_eq!((at(&s, 0, 50), s.whole_from()), (Err(libc::ENOENT), 100));
+    // A change of size with a lower LSN than the one before it.
+    extend(&s, 3, 200, 2).unwrap();
+    extend(&s, 4, 150, 3).unwrap();
+    assert_eq!((at(&s, 4, 150), s.whole_from()), (Err(libc::ENXIO), 200));
+    // An image from before the change that made room for it.
+    one(&s, Mutation::ZeroExtend { rel: REL, block: 5, count: 3, lsn: 300 }).unwrap();
+    write(&s, 6, 250, 4).unwrap();
+    assert_eq!((at(&s, 6, 250), s.whole_from()), (Err(libc::ENXIO), 300));
+    // Without an LSN: with the version before it.
+    write(&s, 6, 400, 5).unwrap();
+    assert_eq!(s.whole_from(), 300);
+    write(&s, 6, 0, 6).unwrap();
+    assert_eq!((at(&s, 6, 399), at(&s, 6, 400), s.whole_from()), (Ok(4), Ok(6), 400));
+    assert!(is_whole(&s, 8));
+    drop(s);
+    let s = open(dir.path());
+    assert_eq!(s.whole_from(), 400);
+    assert!(is_whole(&s, 8));
+}
+
+#[test]
+fn blocks_are_read_in_any_order_and_past_the_end_they_are_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = open(dir.path());
+    let missing = s.read_blocks(REL, &[0], ReadLsn::LATEST).map_err(|e| e.errno);
+    assert_eq!(missing, Err(libc::ENOENT));
+    create(&s, 10).unwrap();
+    for b in 0..3 {
+        extend(&s, b, 20 + u64::from(b), b as u8 + 1).unwrap();
+    }
+    let firsts = |lsns| -> Vec<u8> {
+        let pages = s.read_blocks(REL, &[2, 0, 7, 1], lsns).unwrap();
+        pages.chunks(PAGE_SIZE).map(|p| p[0]).collect()
+    };
+    assert_eq!(firsts(ReadLsn::LATEST), [3, 1, 0, 2]);
+    assert_eq!(firsts(ReadLsn::at(21)), [0, 1, 0, 2]);
+}

@@ -81,6 +81,8 @@ struct Inner {
     last_lsn: AtomicU64,
     /// Reads below it are refused: their versions may be gone.
     horizon: AtomicU64,
+    /// See [`Store::whole_from`].
+    whole_from: AtomicU64,
 }
 
 /// What the one writer knows; the numbers are in the state keyspace too.
@@ -99,6 +101,8 @@ mod state {
     pub const HEAD: &[u8] = b"head";
     /// Horizon of the last gc.
     pub const HORIZON: &[u8] = b"horizon";
+    /// Highest effective LSN of a mutation that has a lower one of its own; missing: 0.
+    pub const WHOLE: &[u8] = b"whole";
 }
 
 /// Two numbers as a state value.
@@ -133,9 +137,11 @@ impl Store {
     pub fn open(path: &Path, opts: StoreOptions) -> Result<Self> {
         let dir = dir::StoreDir::open(path)?;
         let (engine, writer, horizon) = load(&dir, &opts)?;
+        let (whole_from, _) = load_pair(&engine, state::WHOLE)?;
         let inner = Inner {
             last_lsn: AtomicU64::new(writer.last_lsn),
             horizon: AtomicU64::new(horizon),
+            whole_from: AtomicU64::new(whole_from),
             dir,
             opts,
             engine: RwLock::new(Some(Arc::new(engine))),
@@ -160,6 +166,20 @@ impl Store {
     #[must_use]
     pub fn last_lsn(&self) -> Lsn {
         self.inner.last_lsn.load(Ordering::Acquire)
+    }
+
+    /// Reads as of an LSN below it are refused.
+    #[must_use]
+    pub fn horizon(&self) -> Lsn {
+        self.inner.horizon.load(Ordering::Acquire)
+    }
+
+    /// A read as of this LSN or a later one sees every acknowledged mutation whose own LSN it covers. One as of an
+    /// earlier LSN may not: a mutation takes effect at a higher LSN than its own where the change before it has one, as
+    /// do those without any.
+    #[must_use]
+    pub fn whole_from(&self) -> Lsn {
+        self.inner.whole_from.load(Ordering::Acquire)
     }
 
     /// Makes every acknowledged mutation survive a loss of power.

@@ -90,6 +90,24 @@ impl Store {
         Ok(answer)
     }
 
+    /// Reads blocks, in the order given, as of one LSN; past the end lie pages of zeros.
+    pub fn read_blocks(&self, rel: RelTag, blocks: &[u32], lsns: ReadLsn) -> Result<Vec<u8>> {
+        let (at, _) = self.as_of(lsns)?;
+        let e = self.inner.reader()?;
+        let snap = e.db.snapshot();
+        let meta = match meta_at(&e, &snap, rel, at)? {
+            Some((_, m)) if m.exists => m,
+            _ => return Err(ServiceError::missing_relation(rel)),
+        };
+        let mut out = vec![0; blocks.len() * PAGE_SIZE];
+        for (page, b) in out.chunks_exact_mut(PAGE_SIZE).zip(blocks.iter().copied()) {
+            if b < meta.nblocks {
+                version_at(&e, &snap, rel, b, &meta, at, Some(page))?;
+            }
+        }
+        Ok(out)
+    }
+
     /// Reads blocks into the engine's cache.
     pub(super) fn warm(&self, rel: RelTag, block: u32, count: u32) -> Result<()> {
         let mut page = [0; PAGE_SIZE];

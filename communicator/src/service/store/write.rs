@@ -31,13 +31,14 @@ impl Store {
             return all(ServiceError::invalid(what));
         }
         let (seq, last_lsn) = (w.seq, w.last_lsn);
+        let whole_before = inner.whole_from.load(Ordering::Acquire);
         let mut results = Vec::new();
-        let mut head = (seq, last_lsn);
+        let mut head = (seq, last_lsn, whole_before);
         let committed = inner.commit(&mut w, &mut |e| {
             let mut g = Group::new(e, seq, last_lsn);
             results = group.iter().map(|r| g.one(r)).collect();
-            head = (g.seq, g.last_lsn);
-            Ok(g.finish())
+            head = (g.seq, g.last_lsn, g.whole_from);
+            Ok(g.finish(whole_before))
         });
         match committed {
             Ok(()) => {
@@ -45,6 +46,7 @@ impl Store {
                 w.seq = w.seq.max(head.0);
                 w.last_lsn = w.last_lsn.max(head.1);
                 inner.last_lsn.store(w.last_lsn, Ordering::Release);
+                inner.whole_from.fetch_max(head.2, Ordering::AcqRel);
                 results
             }
             Err(e) => {
@@ -77,6 +79,8 @@ struct Group<'a> {
     bytes: u64,
     seq: u64,
     last_lsn: Lsn,
+    /// Highest effective LSN of a mutation that has a lower one of its own.
+    whole_from: Lsn,
     /// Metadata that the group looked at or changed.
     metas: HashMap<RelTag, Option<(Pos, Meta)>>,
     /// Newest version of each block that the group wrote.
@@ -88,15 +92,26 @@ impl<'a> Group<'a> {
     fn new(e: &'a Engine, seq: u64, last_lsn: Lsn) -> Self {
         let (snap, batch) = (e.db.snapshot(), e.db.batch());
         let (metas, newest) = (HashMap::new(), HashMap::new());
-        Self { e, snap, batch, bytes: 0, seq, last_lsn, metas, newest, changed: false }
+        Self { e, snap, batch, bytes: 0, seq, last_lsn, whole_from: 0, metas, newest, changed: false }
     }
 
     /// The batch, with the new head, and about its bytes.
-    fn finish(mut self) -> (fjall::OwnedWriteBatch, u64) {
+    fn finish(mut self, whole_before: Lsn) -> (fjall::OwnedWriteBatch, u64) {
         if self.changed {
             self.batch.insert(&self.e.state, state::HEAD, pair(state::HEAD, self.seq, self.last_lsn));
         }
-        (self.batch, self.bytes + 64)
+        if self.whole_from > whole_before {
+            self.batch.insert(&self.e.state, state::WHOLE, pair(state::WHOLE, self.whole_from, 0));
+        }
+        (self.batch, self.bytes + 128)
+    }
+
+    /// A mutation with this LSN of its own is seen from another one on, which may be higher.
+    fn takes_effect(&mut self, own: Lsn, seen_from: Lsn) {
+        self.last_lsn = self.last_lsn.max(seen_from);
+        if seen_from > own {
+            self.whole_from = self.whole_from.max(seen_from);
+        }
     }
 
     /// Works out one mutation; an error leaves the group as it was.
@@ -143,12 +158,17 @@ impl<'a> Group<'a> {
         meta.map(|(_, m)| m).filter(|m| m.exists).ok_or_else(|| ServiceError::missing_relation(rel))
     }
 
+    /// Effective LSN of the newest metadata, which was looked at.
+    fn newest_meta(&self, rel: RelTag) -> Lsn {
+        self.metas.get(&rel).and_then(Option::as_ref).map_or(0, |(p, _)| p.lsn)
+    }
+
     /// The position of a change of metadata: never before the one before.
     fn next_meta_pos(&mut self, rel: RelTag, lsn: Lsn) -> Result<Pos> {
         let newest = self.meta(rel)?.map_or(0, |(p, _)| p.lsn);
         self.seq += 1;
         let pos = Pos { lsn: lsn.max(newest), seq: self.seq };
-        self.last_lsn = self.last_lsn.max(pos.lsn);
+        self.takes_effect(lsn, pos.lsn);
         Ok(pos)
     }
 
@@ -161,17 +181,27 @@ impl<'a> Group<'a> {
         self.changed = true;
     }
 
-    /// The effective LSN of a new version of a block.
-    fn page_lsn(&self, rel: RelTag, block: u32, meta: &Meta, lsn: Lsn) -> Result<Lsn> {
+    /// The effective LSN of a new version of a block, and from which LSN on reads see it.
+    fn page_lsn(&self, rel: RelTag, block: u32, meta: &Meta, own: Lsn) -> Result<(Lsn, Lsn)> {
         let life = meta.life(block);
-        if lsn > 0 {
-            return Ok(lsn.max(life.lsn));
+        let effective = if own > 0 {
+            own.max(life.lsn)
+        } else {
+            let here = self.newest.get(&(rel, block)).filter(|p| p.seq > life.seq).copied();
+            let stored = version_at(self.e, &self.snap, rel, block, meta, Lsn::MAX, None)?;
+            here.max(stored).map_or(life.lsn, |p| p.lsn)
+        };
+        // The image may be older than the change that made room for it.
+        let newest = self.newest_meta(rel);
+        if newest <= effective {
+            return Ok((effective, effective));
         }
-        let here = self.newest.get(&(rel, block)).filter(|p| p.seq > life.seq).copied();
-        let stored = version_at(self.e, &self.snap, rel, block, meta, Lsn::MAX, None)?;
-        Ok(here.max(stored).map_or(life.lsn, |p| p.lsn))
+        let then = meta_at(self.e, &self.snap, rel, effective)?.map(|(_, m)| m);
+        let had_room = then.is_some_and(|m| m.exists && block < m.nblocks && m.life(block) == life);
+        Ok((effective, if had_room { effective } else { newest }))
     }
 
+    /// Stores a version at an effective LSN.
     fn put_page(&mut self, rel: RelTag, block: u32, meta: &Meta, lsn: Lsn, page: &[u8]) {
         self.seq += 1;
         let pos = Pos { lsn, seq: self.seq };
@@ -199,9 +229,10 @@ impl<'a> Group<'a> {
         }
         // All that may fail comes first.
         let blocks = block..block + count as u32;
-        let lsns: Vec<Lsn> = blocks.clone().map(|b| self.page_lsn(rel, b, &meta, lsn)).collect::<Result<_>>()?;
-        for ((b, page), lsn) in blocks.zip(pages.chunks_exact(PAGE_SIZE)).zip(lsns) {
-            self.put_page(rel, b, &meta, lsn, page);
+        let lsns: Vec<_> = blocks.clone().map(|b| self.page_lsn(rel, b, &meta, lsn)).collect::<Result<_>>()?;
+        for ((b, page), (effective, seen_from)) in blocks.zip(pages.chunks_exact(PAGE_SIZE)).zip(lsns) {
+            self.put_page(rel, b, &meta, effective, page);
+            self.takes_effect(lsn, seen_from);
         }
         Ok(count as u64)
     }
@@ -211,9 +242,13 @@ impl<'a> Group<'a> {
             return Err(ServiceError::invalid(format!("an extend by {} bytes", page.len())));
         }
         let meta = self.existing(rel)?;
-        let page_lsn = self.page_lsn(rel, block, &meta, lsn)?;
+        let (effective, mut seen_from) = self.page_lsn(rel, block, &meta, lsn)?;
         let n = self.grow(rel, block, 1, lsn)?;
-        self.put_page(rel, block, &meta, page_lsn, page);
+        if block >= meta.nblocks {
+            seen_from = effective.max(self.newest_meta(rel));
+        }
+        self.put_page(rel, block, &meta, effective, page);
+        self.takes_effect(lsn, seen_from);
         Ok(n)
     }
 
