@@ -96,7 +96,7 @@ pub fn mutation_in(mutation: write::Mutation) -> Result<MutationRequest> {
 /// From one page to `most`.
 fn whole(pages: bytes::Bytes, most: usize) -> Result<Vec<u8>> {
     let count = pages.len() / PAGE_SIZE;
-    if pages.len() % PAGE_SIZE != 0 || count == 0 || count > most {
+    if !pages.len().is_multiple_of(PAGE_SIZE) || count == 0 || count > most {
         return Err(ServiceError::invalid(format!("{} bytes are not whole pages", pages.len())));
     }
     Ok(pages.into())

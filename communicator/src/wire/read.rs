@@ -23,17 +23,18 @@ pub fn rel_in(rel: Option<page_api::RelTag>) -> Result<RelTag> {
     Ok(RelTag { spc_oid: rel.spc_oid, db_oid: rel.db_oid, rel_number: rel.rel_number, fork })
 }
 
-/// LSNs for the wire, taken when the request is sent: the latest is the largest LSN there is (S8).
+/// LSNs for the wire, taken when the request is sent: the latest is the largest LSN there is (S8). What is as old as can
+/// be has not_modified_since 1 there: 0 is that of a client that says nothing, whose read waits for the request LSN (R3).
 #[must_use]
 pub fn lsns_out(lsns: ReadLsn) -> page_api::ReadLsn {
     page_api::ReadLsn {
         request_lsn: lsns.request_lsn.unwrap_or(Lsn::MAX),
-        not_modified_since_lsn: lsns.not_modified_since,
+        not_modified_since_lsn: lsns.not_modified_since.max(1),
     }
 }
 
 /// LSNs from the wire; EINVAL if they are missing, the request LSN is 0, or it is below not_modified_since (R0). Without
-/// not_modified_since that is the request LSN (R3).
+/// not_modified_since that is the request LSN, even the largest there is (R3).
 pub fn lsns_in(lsns: Option<page_api::ReadLsn>) -> Result<ReadLsn> {
     let lsns = lsns.ok_or_else(|| ServiceError::invalid("no LSN is named"))?;
     let (r, n) = (lsns.request_lsn, lsns.not_modified_since_lsn);
@@ -41,7 +42,7 @@ pub fn lsns_in(lsns: Option<page_api::ReadLsn>) -> Result<ReadLsn> {
         return Err(ServiceError::invalid(format!("request LSN {r:#x} with not_modified_since {n:#x}")));
     }
     let latest = r == Lsn::MAX;
-    let n = if n == 0 && !latest { r } else { n };
+    let n = if n == 0 { r } else { n };
     Ok(ReadLsn { request_lsn: (!latest).then_some(r), not_modified_since: n })
 }
 
@@ -77,7 +78,8 @@ mod tests {
         for fork_number in [4, 256, u32::MAX] {
             assert!(rel_in(Some(page_api::RelTag { fork_number, ..rel_out(rel) })).is_err(), "{fork_number}");
         }
-        for lsns in [ReadLsn::LATEST, ReadLsn::at(7), ReadLsn { request_lsn: None, not_modified_since: 9 }] {
+        assert_eq!(lsns_in(Some(lsns_out(ReadLsn::LATEST))), Ok(ReadLsn { not_modified_since: 1, ..ReadLsn::LATEST }));
+        for lsns in [ReadLsn::at(7), ReadLsn { request_lsn: None, not_modified_since: 9 }] {
             assert_eq!(lsns_in(Some(lsns_out(lsns))), Ok(lsns));
         }
         for class in [Class::Demand, Class::Prefetch, Class::Background] {
@@ -91,5 +93,6 @@ mod tests {
         let raw = |r, n| lsns_in(Some(page_api::ReadLsn { request_lsn: r, not_modified_since_lsn: n }));
         assert!(lsns_in(None).is_err() && raw(0, 0).is_err() && raw(8, 9).is_err());
         assert_eq!(raw(8, 0), Ok(ReadLsn::at(8)));
+        assert_eq!(raw(Lsn::MAX, 0).map(|l| l.not_modified_since), Ok(Lsn::MAX));
     }
 }
