@@ -21,29 +21,43 @@ impl Settings {
     /// `NAME = VALUE` lines; `#` begins a comment.
     fn parse(text: &str) -> Result<Self, String> {
         let mut settings = Self::default();
-        for (number, line) in (1..).zip(text.lines()) {
-            let line = line.split('#').next().unwrap_or("").trim();
-            if line.is_empty() {
-                continue;
-            }
-            let Some((name, value)) = line.split_once('=').map(|(n, v)| (n.trim(), v.trim())) else {
-                return Err(format!("line {number}: '{line}' is not NAME = VALUE"));
-            };
+        for line in lines(text) {
+            let (number, name, value) = line?;
             let wrong = |why: String| format!("line {number}: {name}: {why}");
             match name {
                 "debug_compare_local" => settings.debug_compare_local = value.parse().map_err(wrong)?,
                 "debug_compare_local_error" => {
-                    settings.debug_compare_local_error = match value {
-                        "on" => true,
-                        "off" => false,
-                        _ => return Err(wrong(format!("'{value}' is not on or off"))),
-                    };
+                    settings.debug_compare_local_error = on_or_off(value).map_err(wrong)?;
                 }
-                _ => return Err(format!("line {number}: there is no setting '{name}'")),
+                _ => return Err(unknown(number, name)),
             }
         }
         Ok(settings)
     }
+}
+
+/// The `NAME = VALUE` lines of a settings file, each with its number; `#` begins a comment.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = Result<(usize, &str, &str), String>> {
+    let uncommented = (1..).zip(text.lines()).map(|(n, line)| (n, line.split('#').next().unwrap_or("").trim()));
+    uncommented.filter(|(_, line)| !line.is_empty()).map(|(number, line)| {
+        let (name, value) =
+            line.split_once('=').ok_or_else(|| format!("line {number}: '{line}' is not NAME = VALUE"))?;
+        Ok((number, name.trim(), value.trim()))
+    })
+}
+
+/// A switch.
+pub(super) fn on_or_off(value: &str) -> Result<bool, String> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("'{value}' is not on or off")),
+    }
+}
+
+/// What is said of a name that is none.
+pub(super) fn unknown(number: usize, name: &str) -> String {
+    format!("line {number}: there is no setting '{name}'")
 }
 
 /// The file, and what it governs.
