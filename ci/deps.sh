@@ -14,6 +14,7 @@ need g++ g++                   # the C++ tests
 need clang clang               # every C and C++ test is compiled by both
 need make make                 # how the checks are called
 need pkg-config pkg-config     # the C tests build with the installed .pc file
+need openssl openssl           # makes the certificates of the TLS tests
 need unshare util-linux        # tests of a full disk mount a small file system in a namespace of their own
 need spin spin               # the formal model
 need setpriv util-linux        # servers refuse root, so tests start them as another user

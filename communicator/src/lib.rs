@@ -6,6 +6,7 @@
 //! | `cli` | the command `shmuring`: feature `cli`, on by default |
 //! | [`compare`] | `debug_compare_local`: answers against a local copy |
 //! | [`holder`] | which process holds a lock, for messages |
+//! | `page_server` | a page server for one shard: serves a store over gRPC |
 //! | [`server`] | from hints to completions: a reaper thread and a tokio runtime |
 //! | [`service`] | where pages come from and writes go |
 //! | `simulate` | scheduling by LSN, simulated against page servers: for the command |
@@ -17,6 +18,8 @@ pub mod cache;
 pub mod cli;
 pub mod compare;
 pub mod holder;
+#[cfg(feature = "grpc")]
+pub mod page_server;
 pub mod server;
 pub mod service;
 #[cfg(feature = "cli")]

@@ -5,6 +5,8 @@ mod content;
 mod create;
 mod demo;
 mod failure;
+#[cfg(feature = "grpc")]
+mod page_server;
 mod pool;
 mod region;
 mod replace;
@@ -37,6 +39,9 @@ pub struct Args {
 enum Command {
     /// Serve a region: the communicator alone, until SIGTERM.
     Serve(serve::Args),
+    /// Serve one shard's pages by the page service's protocol: a page server, until SIGTERM.
+    #[cfg(feature = "grpc")]
+    PageServer(Box<page_server::Args>),
     /// Read blocks through a running communicator.
     Read(request::ReadArgs),
     /// Write blocks through a running communicator.
@@ -61,6 +66,17 @@ enum Command {
     TortureBackend(torture::BackendArgs),
 }
 
+impl Command {
+    /// Whether it outlives whoever reads what it says.
+    const fn is_long_lived(&self) -> bool {
+        #[cfg(feature = "grpc")]
+        if matches!(self, Self::PageServer(_)) {
+            return true;
+        }
+        matches!(self, Self::Serve(_) | Self::Demo(_) | Self::Torture(_))
+    }
+}
+
 /// Lets `shmuring stat | head` end quietly, as Unix commands do; Rust ignores SIGPIPE by default.
 #[allow(unsafe_code)]
 fn die_with_the_pipe() {
@@ -71,11 +87,13 @@ fn die_with_the_pipe() {
 /// Runs a command to its exit code.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
-    if !matches!(args.command, Command::Serve(_) | Command::Demo(_) | Command::Torture(_)) {
+    if !args.command.is_long_lived() {
         die_with_the_pipe();
     }
     let result = match args.command {
         Command::Serve(a) => serve::run(&a),
+        #[cfg(feature = "grpc")]
+        Command::PageServer(a) => page_server::run(&a),
         Command::Read(a) => request::read(&a),
         Command::Write(a) => request::write(&a),
         Command::Relsize(a) => request::relsize(&a),

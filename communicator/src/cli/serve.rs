@@ -234,7 +234,7 @@ impl Told {
 }
 
 /// Logs to stderr; SHMURING_LOG takes filters as tracing's EnvFilter has them.
-fn log_to_stderr() {
+pub(super) fn log_to_stderr() {
     use tracing_subscriber::filter::{EnvFilter, LevelFilter};
     let wanted = std::env::var("SHMURING_LOG").unwrap_or_else(|_| "info,fjall=warn,lsm_tree=warn".into());
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(wanted);

@@ -1,0 +1,210 @@
+//! Who may ask, and for what: tokens, tenant, timeline, shard.
+
+use super::record::Shard;
+use crate::service::{Rel, Result, ServiceError};
+use crate::wire::metadata::{bearer, Id, ShardId, Target};
+use shmuring::request::RelTag;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use tonic::metadata::MetadataMap;
+use tonic::Status;
+
+/// What a server lets in.
+#[derive(Debug)]
+pub(super) struct Gate {
+    tenant: Option<Id>,
+    timeline: Option<Id>,
+    pub(super) shard: Shard,
+    token_file: Option<PathBuf>,
+    /// `None`: nobody is asked for one.
+    tokens: RwLock<Option<Vec<Token>>>,
+}
+
+/// A token, and the one tenant that it is for, if not for all.
+struct Token {
+    bytes: Vec<u8>,
+    tenant: Option<Id>,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token(.., {:?})", self.tenant)
+    }
+}
+
+impl Token {
+    /// Looks at every byte, whichever is the first to differ.
+    fn is(&self, token: &[u8]) -> bool {
+        let differ = self.bytes.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
+        self.bytes.len() == token.len() && differ == 0
+    }
+}
+
+impl Gate {
+    pub(super) fn new(
+        shard: Shard,
+        tenant: Option<Id>,
+        timeline: Option<Id>,
+        token_file: Option<PathBuf>,
+    ) -> Result<Self> {
+        let gate = Self { tenant, timeline, shard, token_file, tokens: RwLock::new(None) };
+        gate.read_tokens()?;
+        Ok(gate)
+    }
+
+    /// Reads the token file anew; on an error the tokens stay as they are.
+    pub(super) fn read_tokens(&self) -> Result<()> {
+        if let Some(file) = &self.token_file {
+            let tokens = read_tokens(file)?;
+            *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Some(tokens);
+        }
+        Ok(())
+    }
+
+    /// Lets a call in, or says as the page service does why not.
+    pub(super) fn admit(&self, metadata: &MetadataMap) -> std::result::Result<(), Status> {
+        let allowed = self.check_token(metadata)?;
+        let target = Target::read(metadata)?;
+        if allowed.is_some_and(|tenant| tenant != target.tenant) {
+            return Err(Status::permission_denied("the token is not for this tenant"));
+        }
+        if self.tenant.is_some_and(|t| t != target.tenant) {
+            return Err(Status::not_found(format!("tenant {} is not here", target.tenant)));
+        }
+        if self.timeline.is_some_and(|t| t != target.timeline) {
+            return Err(Status::not_found(format!("timeline {} is not here", target.timeline)));
+        }
+        let Shard { number, count, .. } = self.shard;
+        let named = ShardId { count: target.shard.count.max(1), ..target.shard };
+        // Unsharded: the client leaves it to the server, and each request is judged by its block.
+        if named != (ShardId { number, count }) && target.shard != ShardId::default() {
+            return Err(Status::not_found(format!("shard {} is not here: this is {}", target.shard, self.shard)));
+        }
+        Ok(())
+    }
+
+    /// The tenant that the call's token is for, if for one alone.
+    fn check_token(&self, metadata: &MetadataMap) -> std::result::Result<Option<Id>, Status> {
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(tokens) = tokens.as_ref() else { return Ok(None) };
+        let token = bearer(metadata)?.ok_or_else(|| Status::unauthenticated("a token is missing"))?;
+        let known = tokens.iter().find(|t| t.is(token.as_bytes()));
+        known.map(|t| t.tenant).ok_or_else(|| Status::invalid_argument("the token is not valid"))
+    }
+
+    /// EINVAL, naming the right shard, if this one does not have the block.
+    pub(super) fn check_block(&self, rel: RelTag, block: u32) -> Result<()> {
+        let shard = self.shard.sharding().block(rel, block);
+        if shard == u16::from(self.shard.number) {
+            return Ok(());
+        }
+        let what = format!("block {block} of relation {} is on shard {shard}: this is {}", Rel(rel), self.shard);
+        Err(ServiceError::invalid(what).at_block(block))
+    }
+
+    /// EINVAL unless this is shard 0, which has all but the blocks of relations.
+    pub(super) fn check_first(&self, what: &str) -> Result<()> {
+        match self.shard.number {
+            0 => Ok(()),
+            _ => Err(ServiceError::invalid(format!("{what} are on shard 0: this is {}", self.shard))),
+        }
+    }
+}
+
+/// `TOKEN` or `TOKEN TENANT` lines; `#` begins a comment.
+fn read_tokens(file: &Path) -> Result<Vec<Token>> {
+    let at = |e: std::io::Error| ServiceError::io_at(&e, file.display());
+    let mode = std::fs::metadata(file).map_err(at)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let what = format!("{} is open to other users (mode {mode:03o}): chmod 600 it", file.display());
+        return Err(ServiceError::new(libc::EPERM, what));
+    }
+    let text = std::fs::read_to_string(file).map_err(at)?;
+    let mut tokens = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let wrong = |why: &str| ServiceError::invalid(format!("{} line {number}: {why}", file.display()));
+        let mut words = line.split('#').next().unwrap_or("").split_whitespace();
+        let Some(token) = words.next() else { continue };
+        let tenant = words.next().map(str::parse).transpose().map_err(|e: String| wrong(&e))?;
+        if words.next().is_some() {
+            return Err(wrong("it is not TOKEN or TOKEN TENANT"));
+        }
+        tokens.push(Token { bytes: token.as_bytes().to_vec(), tenant });
+    }
+    if tokens.is_empty() {
+        return Err(ServiceError::invalid(format!("{} has no token", file.display())));
+    }
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Code;
+
+    fn asked(tenant: u128, shard: &str, token: Option<&str>) -> MetadataMap {
+        let target = Target { tenant: Id(tenant), timeline: Id(7), shard: shard.parse().unwrap() };
+        let mut metadata = MetadataMap::new();
+        let token = token.map(|t| crate::wire::metadata::Token::new(t).unwrap());
+        target.write(token.as_ref(), &mut metadata);
+        metadata
+    }
+
+    fn code(gate: &Gate, metadata: &MetadataMap) -> Code {
+        gate.admit(metadata).map_or_else(|e| e.code(), |()| Code::Ok)
+    }
+
+    #[test]
+    fn shards_tenants_and_timelines_that_are_not_here_are_not_found() {
+        let shard = Shard { number: 1, count: 3, stripe: 8 };
+        let gate = Gate::new(shard, Some(Id(5)), Some(Id(7)), None).unwrap();
+        for (tenant, named, wanted) in [
+            (5, "0103", Code::Ok),
+            (5, "0000", Code::Ok),
+            (5, "0203", Code::NotFound),
+            (5, "0102", Code::NotFound),
+            (6, "0103", Code::NotFound),
+        ] {
+            assert_eq!(code(&gate, &asked(tenant, named, None)), wanted, "{tenant} {named}");
+        }
+        assert_eq!(code(&gate, &MetadataMap::new()), Code::InvalidArgument);
+        let other = Gate::new(shard, None, Some(Id(8)), None).unwrap();
+        assert_eq!(code(&other, &asked(5, "0103", None)), Code::NotFound);
+        let alone = Gate::new(Shard { number: 0, count: 1, stripe: 8 }, None, None, None).unwrap();
+        assert_eq!(code(&alone, &asked(5, "0001", None)), Code::Ok);
+        assert_eq!(code(&alone, &asked(5, "0000", None)), Code::Ok);
+    }
+
+    #[test]
+    fn tokens_are_asked_for_as_the_page_service_does_and_their_file_is_read_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tokens");
+        let write = |text: &str, mode: u32| {
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("for-all # a comment\n\nfor-five 00000000000000000000000000000005\n", 0o600);
+        let shard = Shard { number: 0, count: 1, stripe: 8 };
+        let gate = Gate::new(shard, None, None, Some(file.clone())).unwrap();
+        for (tenant, token, wanted) in [
+            (5, Some("for-all"), Code::Ok),
+            (5, Some("for-five"), Code::Ok),
+            (6, Some("for-five"), Code::PermissionDenied),
+            (5, Some("for-al"), Code::InvalidArgument),
+            (5, Some("for-all2"), Code::InvalidArgument),
+            (5, None, Code::Unauthenticated),
+        ] {
+            assert_eq!(code(&gate, &asked(tenant, "0000", token)), wanted, "{tenant} {token:?}");
+        }
+        write("another\n", 0o600);
+        gate.read_tokens().unwrap();
+        assert_eq!(code(&gate, &asked(5, "0000", Some("for-all"))), Code::InvalidArgument);
+        for (text, mode) in [("another\n", 0o640), ("", 0o600), ("a b c\n", 0o600), ("a 5\n", 0o600)] {
+            write(text, mode);
+            assert!(gate.read_tokens().is_err(), "{text:?} {mode:o}");
+            assert_eq!(code(&gate, &asked(5, "0000", Some("another"))), Code::Ok, "they stay");
+        }
+        assert!(!format!("{gate:?}").contains("another"));
+    }
+}

@@ -1,0 +1,252 @@
+//! The write service: fences, mutations, sync, and word of the server's ingest.
+//!
+//! # Order (R4d)
+//! One group at a time, and no fence beside one: when a fence is acknowledged nothing of an older term runs any more, and
+//! nothing of it will, since the fence is on disk first. A call whose client has gone runs to its end all the same.
+
+use super::{blocking, Shared};
+use crate::service::{Mutation, MutationRequest, Result, Retry, ServiceError};
+use crate::wire::failure::failure_out;
+use crate::wire::mutation::{mutation_in, Term};
+use crate::wire::proto::write::{self, write_service_server::WriteService};
+use shmuring::request::Lsn;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// What a call comes to.
+type Answer<T> = std::result::Result<Response<T>, Status>;
+/// Word of ingest comes at most so often.
+const WORD_EVERY: Duration = Duration::from_millis(5);
+/// No server writes so much WAL; as the store has it.
+const LAST_LSN: Lsn = Lsn::MAX >> 1;
+
+/// The write service of a server.
+#[derive(Clone)]
+pub(super) struct Writes(pub(super) Arc<Shared>);
+
+/// Whether `term` may write after the fence `last`.
+fn check_term(term: Term, last: Option<Term>) -> Result<()> {
+    match last {
+        Some(last) if last == term => Ok(()),
+        Some(last) if last.region != term.region => Err(stale(term, last)),
+        Some(last) if (term.life, term.epoch) < (last.life, last.epoch) => Err(stale(term, last)),
+        _ => Err(ServiceError::invalid(format!("{} has not fenced its predecessors yet", Name(term)))),
+    }
+}
+
+/// Whether `term` may fence after `last`. A region that is new takes over: its server has the store to itself.
+fn check_fence(term: Term, last: Option<Term>) -> Result<()> {
+    match last {
+        Some(last) if last.region == term.region && (term.life, term.epoch) < (last.life, last.epoch) => {
+            Err(stale(term, last))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn stale(term: Term, last: Term) -> ServiceError {
+    ServiceError::stale(format!("{} has a successor: {}", Name(term), Name(last)))
+}
+
+/// Names a term.
+struct Name(Term);
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "region {:032x} life {} epoch {}", self.0.region, self.0.life, self.0.epoch)
+    }
+}
+
+impl Writes {
+    /// Runs a call's work to its end, whether or not its client stays. What it holds is let go at its end.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> Result<T> + Send + 'static) -> Result<T> {
+        let shared = self.0.clone();
+        blocking(move || work(&shared)).await
+    }
+
+    async fn fence(&self, term: Option<write::Term>) -> Result<()> {
+        let term = Term::read(term)?;
+        let mut record = self.0.record.clone().lock_owned().await;
+        self.run(move |shared| {
+            check_fence(term, record.term)?;
+            if record.term != Some(term) {
+                if let Some(last) = record.term.filter(|last| last.region != term.region) {
+                    tracing::warn!("another region writes from now on: {} instead of {}", Name(term), Name(last));
+                }
+                let fenced = super::Record { term: Some(term), ..*record };
+                fenced.save(&shared.store.path(), shared.store.id())?;
+                *record = fenced;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn apply(&self, request: write::ApplyRequest) -> Result<Vec<Result<u64>>> {
+        let term = Term::read(request.term)?;
+        if request.written_lsn > LAST_LSN {
+            return Err(ServiceError::invalid(format!("LSN {:#x} is past any WAL", request.written_lsn)));
+        }
+        let checked = request.mutation.into_iter().map(|m| mutation_in(m).and_then(|m| self.check(m)));
+        let checked: Vec<Result<MutationRequest>> = checked.collect();
+        let written = request.written_lsn;
+        let record = self.0.record.clone().lock_owned().await;
+        self.run(move |shared| {
+            check_term(term, record.term)?;
+            let results = apply(shared, checked);
+            shared.ingest.receive(shared.store.last_lsn().max(written), shared.store.whole_from());
+            drop(record);
+            Ok(results)
+        })
+        .await
+    }
+
+    /// Pages go to the shard that has them; what changes a size to every shard.
+    fn check(&self, request: MutationRequest) -> Result<MutationRequest> {
+        match &request.mutation {
+            Mutation::WritePage { rel, block, pages, .. } => {
+                let count = u32::try_from(pages.len() / crate::service::PAGE_SIZE).unwrap_or(u32::MAX);
+                let end = block.checked_add(count);
+                let end = end.ok_or_else(|| ServiceError::invalid(format!("blocks {block}+{count}")))?;
+                (*block..end).try_for_each(|b| self.0.gate.check_block(*rel, b))?;
+            }
+            Mutation::Extend { rel, block, .. } => self.0.gate.check_block(*rel, *block)?,
+            Mutation::ZeroExtend { .. }
+            | Mutation::Create { .. }
+            | Mutation::Truncate { .. }
+            | Mutation::Unlink { .. }
+            | Mutation::UpdateRelSize { .. } => {}
+        }
+        Ok(request)
+    }
+}
+
+/// Applies what made sense, in order; each has its result.
+fn apply(shared: &Shared, checked: Vec<Result<MutationRequest>>) -> Vec<Result<u64>> {
+    let mut errors = Vec::with_capacity(checked.len());
+    let mut group = Vec::with_capacity(checked.len());
+    for one in checked {
+        match one {
+            Ok(request) => {
+                group.push(request);
+                errors.push(None);
+            }
+            Err(e) => errors.push(Some(e)),
+        }
+    }
+    // The server's own fence stands before the store's, which is for a communicator that has a store inside.
+    let results = if group.is_empty() { Vec::new() } else { shared.store.apply_group(0, 0, &group) };
+    let mut results = results.into_iter();
+    let result = |error: Option<ServiceError>| match error {
+        Some(e) => Err(e),
+        None => results.next().unwrap_or_else(|| Err(ServiceError::new(libc::EIO, "the store gave no result"))),
+    };
+    errors.into_iter().map(result).collect()
+}
+
+/// A failed write, with the word on whether to try again.
+fn failure(e: &ServiceError) -> write::Failure {
+    match e.errno {
+        // Room may come, and the store opens itself anew; the writer need not give up at once.
+        libc::ENOSPC | libc::EAGAIN => failure_out(&e.clone().with_retry(Retry::Later)),
+        _ => failure_out(e),
+    }
+}
+
+fn result_out(result: Result<u64>) -> write::MutationResult {
+    match result {
+        Ok(value) => write::MutationResult { failure: None, value },
+        Err(e) => write::MutationResult { failure: Some(failure(&e)), value: 0 },
+    }
+}
+
+#[async_trait::async_trait]
+impl WriteService for Writes {
+    type WatchStream = ReceiverStream<std::result::Result<write::WatchResponse, Status>>;
+
+    async fn fence(&self, request: Request<write::FenceRequest>) -> Answer<write::FenceResponse> {
+        self.0.gate.admit(request.metadata())?;
+        let fenced = Self::fence(self, request.into_inner().term).await;
+        Ok(Response::new(write::FenceResponse { failure: fenced.err().map(|e| failure(&e)) }))
+    }
+
+    async fn apply(&self, request: Request<write::ApplyRequest>) -> Answer<write::ApplyResponse> {
+        self.0.gate.admit(request.metadata())?;
+        Ok(Response::new(match Self::apply(self, request.into_inner()).await {
+            Ok(results) => {
+                write::ApplyResponse { failure: None, result: results.into_iter().map(result_out).collect() }
+            }
+            Err(e) => write::ApplyResponse { failure: Some(failure(&e)), result: Vec::new() },
+        }))
+    }
+
+    async fn sync(&self, request: Request<write::SyncRequest>) -> Answer<write::SyncResponse> {
+        self.0.gate.admit(request.metadata())?;
+        let synced = self.0.checkpoint().await;
+        Ok(Response::new(write::SyncResponse { failure: synced.err().map(|e| failure(&e)) }))
+    }
+
+    async fn watch(&self, request: Request<write::WatchRequest>) -> Answer<Self::WatchStream> {
+        self.0.gate.admit(request.metadata())?;
+        let shared = self.0.clone();
+        let (to, words) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            let tell = tell(&shared, &to);
+            tokio::select! {
+                () = tell => {}
+                () = to.closed() => {}
+                () = shared.stopping() => drop(to.send(Err(Shared::unavailable())).await),
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(words)))
+    }
+}
+
+/// Sends word of each change, until nobody listens.
+async fn tell(shared: &Shared, to: &tokio::sync::mpsc::Sender<std::result::Result<write::WatchResponse, Status>>) {
+    let mut at = shared.ingest.watch();
+    loop {
+        let last_record_lsn = *at.borrow_and_update();
+        let word = write::WatchResponse {
+            last_record_lsn,
+            disk_consistent_lsn: shared.disk_consistent(),
+            incarnation: shared.incarnation,
+        };
+        if to.send(Ok(word)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(WORD_EVERY).await;
+        if at.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn term(region: u128, life: u32, epoch: u32) -> Term {
+        Term { region, life, epoch }
+    }
+
+    #[test]
+    fn terms_of_a_region_only_rise_and_only_the_last_one_writes() {
+        let last = Some(term(7, 3, 5));
+        for (by, may_fence, writes) in [
+            (term(7, 3, 5), true, Ok(())),
+            (term(7, 3, 4), false, Err(libc::ESTALE)),
+            (term(7, 2, 9), false, Err(libc::ESTALE)),
+            (term(7, 3, 6), true, Err(libc::EINVAL)),
+            (term(7, 4, 0), true, Err(libc::EINVAL)),
+            (term(8, 1, 1), true, Err(libc::ESTALE)),
+        ] {
+            assert_eq!(check_fence(by, last).is_ok(), may_fence, "{by:?}");
+            assert_eq!(check_term(by, last).map_err(|e| e.errno), writes, "{by:?}");
+        }
+        assert_eq!(check_term(term(7, 3, 5), None).map_err(|e| e.errno), Err(libc::EINVAL));
+        assert!(check_fence(term(7, 0, 0), None).is_ok());
+    }
+}
