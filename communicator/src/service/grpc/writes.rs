@@ -22,8 +22,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tonic::{Code, Response, Status};
 
-/// Pause after a server would not hear how far the writer has come.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a server would not hear how far the writer has come; doubles up to the longest of all.
+const PAUSE: Duration = Duration::from_millis(20);
+/// No server writes so much WAL; as the store has it.
+const LAST_LSN: Lsn = Lsn::MAX >> 1;
 
 /// See the module.
 pub(super) struct Writes {
@@ -146,7 +148,7 @@ impl Writes {
 
 impl Writer {
     fn told_to(&self, lsn: Lsn) {
-        if self.wanted.fetch_max(lsn, Ordering::AcqRel) < lsn {
+        if lsn <= LAST_LSN && self.wanted.fetch_max(lsn, Ordering::AcqRel) < lsn {
             self.more.notify_one();
         }
     }
@@ -255,14 +257,20 @@ impl Writer {
 
 /// Tells a server how far the writer has come, when a write of another shard, or a read that waits, has shown it.
 async fn tell(writer: Arc<Writer>) {
+    let mut pause = PAUSE;
     loop {
         let wanted = writer.wanted.load(Ordering::Acquire);
         let term = *lock(&writer.term);
         match term {
             Some(term) if wanted > writer.told.load(Ordering::Acquire) => {
-                if let Err(e) = writer.apply(term, Vec::new(), wanted).await {
-                    tracing::debug!(shard = writer.shard.number, "the server was not told how far writes are: {e}");
-                    tokio::time::sleep(PAUSE).await;
+                match writer.apply(term, Vec::new(), wanted).await {
+                    Ok(_) => pause = PAUSE,
+                    Err(e) => {
+                        let shard = writer.shard.number;
+                        tracing::debug!(shard, "the server was not told how far writes are: {e}");
+                        tokio::time::sleep(pause).await;
+                        pause = pause.saturating_mul(2).min(writer.shard.shared.options.backoff_max);
+                    }
                 }
             }
             _ => writer.more.notified().await,

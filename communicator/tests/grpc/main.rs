@@ -1,0 +1,7 @@
+//! The page service over gRPC, at servers that do as they are told, over real sockets.
+
+mod answers;
+mod connections;
+mod support;
+mod waiting;
+mod writes;
