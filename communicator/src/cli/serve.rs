@@ -27,7 +27,12 @@ pub(super) struct Args {
     region: PathBuf,
     #[command(flatten)]
     sizes: Sizes,
-    /// Where pages come from: store:DIR (pages versioned by LSN) or datadir:DIR (a PostgreSQL data directory, read-only).
+    /// Where pages come from: store:DIR (pages versioned by LSN), datadir:DIR (a PostgreSQL data directory, read-only) or
+    /// grpc:SERVERS (page servers).
+    ///
+    /// SERVERS is http://HOST:PORT[,...]?tenant=HEX&timeline=HEX[&stripe=BLOCKS][&token_file=FILE][&ca_file=FILE] with the
+    /// server of shard 0 first (https:// for TLS), or a file that says the same, NAME = VALUE a line with
+    /// shard.0 = http://HOST:PORT and so on. The file, the token and the certificates are read again at SIGHUP.
     #[arg(long)]
     service: ServiceSpec,
     /// Register this file of 8 KiB blocks as pool 1, which backends that map it too may name in requests.
@@ -224,7 +229,10 @@ impl Told {
             tokio::select! {
                 _ = self.term.recv() => return Ok("SIGTERM"),
                 _ = self.int.recv() => return Ok("SIGINT"),
-                _ = self.hup.recv() => governed.reload(),
+                _ = self.hup.recv() => {
+                    governed.reload();
+                    host.reload();
+                }
                 _ = tick.tick() => if !host.is_running() {
                     return Err("the reaper has ended; start again to take over".into());
                 },

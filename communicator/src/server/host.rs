@@ -151,6 +151,13 @@ impl Host {
         self.server.is_running()
     }
 
+    /// Has the page service read its files anew. What it refuses is in the log, and changes nothing.
+    pub fn reload(&self) {
+        if let Err(e) = self.service.reload() {
+            tracing::error!("the page service stays as it is: {e}");
+        }
+    }
+
     /// Drains, gives the role up and makes durable what was acknowledged. Blocks, for the grace period and a sync; call
     /// it outside of async code.
     pub fn stop(self) -> Stopped {
