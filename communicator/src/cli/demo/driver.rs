@@ -1,6 +1,7 @@
 //! A backend at work: keeps up to `depth` requests in flight, and hands every answer to its workload to be verified.
 
 use super::super::Failure;
+use super::ledger::Phase;
 use super::tally::Tally;
 use shmuring::backend::{Backend, SlotRef, Wait};
 use shmuring::error::Error;
@@ -16,6 +17,10 @@ pub(super) struct Plan<T> {
     pub(super) count: u8,
     pub(super) arg: u32,
     pub(super) lsn: Lsn,
+    /// not_modified_since of each block of a read of several.
+    pub(super) block_lsns: Vec<Lsn>,
+    /// What was done to a page server's ingest when it was made.
+    pub(super) phase: Phase,
     pub(super) image: Vec<u8>,
     /// Cancel it right after submitting.
     pub(super) cancel: bool,
@@ -25,7 +30,19 @@ pub(super) struct Plan<T> {
 
 impl<T> Plan<T> {
     pub(super) fn new(opcode: Opcode, rel: RelTag, block: u32, count: u8, expect: T) -> Self {
-        Self { opcode, rel, block, count, arg: 0, lsn: 0, image: Vec::new(), cancel: false, expect }
+        Self {
+            opcode,
+            rel,
+            block,
+            count,
+            arg: 0,
+            lsn: 0,
+            block_lsns: Vec::new(),
+            phase: Phase::Untold,
+            image: Vec::new(),
+            cancel: false,
+            expect,
+        }
     }
 
     fn request(&self) -> Request<'_> {
@@ -34,6 +51,7 @@ impl<T> Plan<T> {
         r.count = self.count;
         r.arg = self.arg;
         r.lsn = self.lsn;
+        r.block_lsns = &self.block_lsns;
         if self.opcode.fills_buffers() {
             r.buffers = Buffers::Bounce;
         } else if self.opcode.takes_images() {
@@ -59,6 +77,16 @@ pub(super) trait Workload {
         page: &dyn Fn(usize) -> Option<&'p [u8]>,
         tally: &mut Tally,
     );
+
+    /// Whether it matters how long each request takes: then each is noticed as soon as it is there.
+    fn is_timed(&self) -> bool {
+        false
+    }
+
+    /// A request took so long.
+    fn timed(&mut self, plan: &Plan<Self::Expect>, latency: Duration, tally: &mut Tally) {
+        let _ = (plan, latency, tally);
+    }
 
     /// A request was cancelled: it may or may not have run (reads only).
     fn cancelled(&mut self, plan: &Plan<Self::Expect>);
@@ -164,7 +192,15 @@ impl<'r, T> Driver<'r, T> {
             return Ok(true);
         }
         let Some(oldest) = self.flying.first().map(|(r, ..)| *r) else { return Ok(true) };
-        match self.backend.wait(oldest, &Wait::for_ns(self.patience.as_nanos() as u64)) {
+        let patience = Wait::for_ns(self.patience.as_nanos() as u64);
+        let waited = if work.is_timed() {
+            let all: Vec<_> = self.flying.iter().map(|(r, ..)| *r).collect();
+            self.backend.wait_any(&all, &patience).map(|_| ())
+        } else {
+            // By the time that the oldest is there most of the others are too: one sleep for many.
+            self.backend.wait(oldest, &patience)
+        };
+        match waited {
             Ok(()) | Err(Error::Interrupted) => Ok(true),
             Err(e @ (Error::TimedOut | Error::CommunicatorGone)) => {
                 let n = self.flying.len();
@@ -180,6 +216,7 @@ impl<'r, T> Driver<'r, T> {
     fn judge(&mut self, i: usize, work: &mut impl Workload<Expect = T>) -> Result<(), Failure> {
         let (r, plan, since) = self.flying.remove(i);
         self.tally.count(plan.opcode, since.elapsed());
+        work.timed(&plan, since.elapsed(), &mut self.tally);
         let done = self.backend.result(r)?;
         let backend = &self.backend;
         work.judge(&plan, &done, &|i| backend.page(r, i).ok(), &mut self.tally);

@@ -3,6 +3,8 @@
 use super::super::child::{self, Communicator};
 use super::super::region::attach;
 use super::super::Failure;
+use super::ledger::Ledger;
+use super::page_servers::PageServers;
 use super::report::Report;
 use super::tally::Tally;
 use super::{pages, Args, BOUNCE};
@@ -12,8 +14,9 @@ use shmuring::communicator::ServerLife;
 use shmuring::region::Region;
 use shmuring::stats::{OwnerCounter, RoleCounter};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -29,7 +32,9 @@ pub(super) struct Fleet {
     region: &'static Region,
     service: String,
     slots: u32,
+    /// Behind the communicator, so they go after it.
     communicator: Communicator,
+    page_servers: Option<PageServers>,
     /// The demo is the server: it holds the life of the region.
     _life: ServerLife,
     interrupted: Arc<AtomicBool>,
@@ -56,14 +61,10 @@ impl Fleet {
         };
         let dir = temporary.as_ref().map_or_else(|| args.dir.clone().unwrap_or_default(), |t| t.path().to_path_buf());
         let region_path = PathBuf::from(format!("/dev/shm/shmuring-demo-{}", std::process::id()));
-        let service = match &args.pgdata {
-            Some(root) => format!("datadir:{}", root.display()),
-            None => format!("store:{}", dir.join("store").display()),
-        };
+        let (page_servers, service) = service(args, &dir)?;
         // A few slots more for the demo itself.
         let slots = args.backends * args.depth + 8;
-        let sizes = ["--slots".into(), slots.to_string().into(), "--bounce".into(), BOUNCE.to_string().into()];
-        let serve = sizes.into_iter().chain(["--service".into(), service.clone().into()]).collect();
+        let serve = serve_args(slots, &service, page_servers.is_some());
         let mut communicator = Communicator::start(&region_path, &dir.join("communicator.log"), serve)?;
         let ready = communicator.wait_for_role().and_then(|()| attach(&region_path)).and_then(|region| {
             ServerLife::begin(&region, u64::from(std::process::id())).map(|l| (region, l)).map_err(Failure::from)
@@ -85,11 +86,15 @@ impl Fleet {
             service,
             slots,
             communicator,
+            page_servers,
             _life: life,
             interrupted,
         };
         fleet._life.settle(fleet.region, &Wait::for_ms(10_000))?;
         if args.pgdata.is_none() {
+            // What an earlier demo wrote in this directory is in nobody's table.
+            let wal = Ledger::shared(&fleet.dir)?.wal().load(Ordering::SeqCst);
+            fleet.region.parts().last_written().note_all(wal);
             fleet.seed()?;
         }
         Ok(fleet)
@@ -126,6 +131,9 @@ impl Fleet {
                 return Err("interrupted".into());
             }
             self.watch_communicator()?;
+            if let Some(servers) = &mut self.page_servers {
+                servers.watch(&self.dir)?;
+            }
             for post in posts.iter_mut().filter(|p| !p.done) {
                 let Some(status) = post.child.try_wait()? else { continue };
                 if status.signal() == Some(libc::SIGKILL) {
@@ -149,6 +157,9 @@ impl Fleet {
         failed.into_iter().for_each(|why| tally.error(why));
         let counters = self.counters().since(&before);
         self.stop_communicator(&mut tally)?;
+        if let Some(servers) = &mut self.page_servers {
+            servers.stop()?.into_iter().for_each(|why| tally.error(why));
+        }
         Ok(Report {
             tally,
             counters,
@@ -158,6 +169,8 @@ impl Fleet {
             service: self.service.clone(),
             backends_killed: killed,
             communicator_restarts: self.communicator.restarts(),
+            page_server_restarts: self.page_servers.as_ref().map_or(0, PageServers::restarts),
+            held_back_ms: args.hold_back,
         })
     }
 
@@ -231,6 +244,28 @@ impl Fleet {
             reclaimed: role(RoleCounter::Reclaimed),
         }
     }
+}
+
+/// Where the pages are to be, and the servers that have them, if there are to be some.
+fn service(args: &Args, dir: &Path) -> Result<(Option<PageServers>, String), Failure> {
+    let start = |n| PageServers::start(dir, n, args.hold_back);
+    let page_servers = args.page_servers.map(start).transpose()?;
+    let service = match (&page_servers, &args.pgdata) {
+        (Some(servers), _) => servers.service(),
+        (None, Some(root)) => format!("datadir:{}", root.display()),
+        (None, None) => format!("store:{}", dir.join("store").display()),
+    };
+    Ok((page_servers, service))
+}
+
+/// Arguments of `serve`. With page servers without caches, so that reads of what was just written get to them.
+fn serve_args(slots: u32, service: &str, with_page_servers: bool) -> Vec<OsString> {
+    let (slots, bounce) = (slots.to_string(), BOUNCE.to_string());
+    let mut serve = vec!["--slots", &slots, "--bounce", &bounce, "--service", service];
+    if with_page_servers {
+        serve.extend(["--cache-memory", "0", "--prefetch-buffer", "0"]);
+    }
+    serve.into_iter().map(Into::into).collect()
 }
 
 impl Drop for Fleet {

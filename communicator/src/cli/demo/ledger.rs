@@ -44,6 +44,18 @@ impl Pair<'_> {
     }
 }
 
+/// What is done to the ingest of a page server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing yet: no request is counted by phase.
+    #[default]
+    Untold,
+    /// Nothing.
+    Free,
+    /// It is held back.
+    Held,
+}
+
 /// The mapped ledger of one backend.
 pub(super) struct Ledger {
     map: MmapRaw,
@@ -52,7 +64,15 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Opens the ledger of backend `index`, making it if there is none.
     pub(super) fn open(dir: &Path, index: u32) -> Result<Self, Failure> {
-        let path: PathBuf = dir.join(format!("ledger-{index}"));
+        Self::map(dir.join(format!("ledger-{index}")))
+    }
+
+    /// Opens the ledger of what all backends share.
+    pub(super) fn shared(dir: &Path) -> Result<Self, Failure> {
+        Self::map(dir.join("ledger-shared"))
+    }
+
+    fn map(path: PathBuf) -> Result<Self, Failure> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         file.set_len(WORDS as u64 * 8)?;
         Ok(Self { map: MmapRaw::map_raw(&file)? })
@@ -83,6 +103,25 @@ impl Ledger {
     /// Whether the relation was made.
     pub(super) fn created(&self) -> &AtomicU64 {
         self.word(4)
+    }
+
+    /// In the shared ledger: the end of the demo's WAL.
+    pub(super) fn wal(&self) -> &AtomicU64 {
+        self.word(5)
+    }
+
+    /// In the shared ledger: whether a page server's ingest is held back.
+    pub(super) fn phase(&self) -> Phase {
+        match self.word(6).load(Ordering::SeqCst) {
+            1 => Phase::Free,
+            2 => Phase::Held,
+            _ => Phase::Untold,
+        }
+    }
+
+    /// Tells all backends.
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.word(6).store(phase as u64, Ordering::SeqCst);
     }
 
     /// Version of a block; 0: zeros.

@@ -3,6 +3,7 @@
 //! | file | role |
 //! |---|---|
 //! | `fleet` | starts, watches and restarts the communicator and the backends |
+//! | `page_servers` | the page servers, if there are to be some |
 //! | `driver` | a backend's requests in flight |
 //! | `pages`, `ledger` | the workload on a store, what was acknowledged |
 //! | `scan` | the workload on a data directory |
@@ -11,6 +12,7 @@
 mod driver;
 mod fleet;
 mod ledger;
+mod page_servers;
 mod pages;
 mod report;
 mod scan;
@@ -53,6 +55,12 @@ pub(super) struct Args {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
+    /// Keep the pages in so many page servers, a shard each, instead of a store in the communicator.
+    #[arg(long, value_name = "N", conflicts_with = "pgdata", value_parser = clap::value_parser!(u8).range(1..=64))]
+    page_servers: Option<u8>,
+    /// Hold ingest of the last page server back by so many milliseconds, every other second, and compare.
+    #[arg(long, value_name = "MS", requires = "page_servers", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    hold_back: Option<u32>,
     /// Leave the region, the store and the logs in this directory instead of a temporary one.
     #[arg(long)]
     dir: Option<PathBuf>,

@@ -4,14 +4,16 @@ use super::super::content;
 use super::super::Failure;
 use super::call;
 use super::driver::{Plan, Workload};
-use super::ledger::{Ledger, MAX_BLOCKS};
+use super::ledger::{Ledger, Phase, MAX_BLOCKS};
 use super::tally::Tally;
 use crate::service::{Rel, PAGE_SIZE};
 use shmuring::backend::Backend;
+use shmuring::lsn::written::Written;
 use shmuring::request::{Completion, Opcode, RelTag, Request};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Blocks of the shared relation.
 pub(super) const SHARED_BLOCKS: u32 = 1024;
@@ -50,9 +52,12 @@ pub(super) enum Expect {
 }
 
 /// The state of one backend's work.
-pub(super) struct Pages {
+pub(super) struct Pages<'r> {
     index: u32,
     ledgers: Vec<Ledger>,
+    shared: Ledger,
+    /// Since when pages and sizes are as they are: noted before a write, asked for a read (R12).
+    written: Written<'r>,
     /// Blocks of the own relation with a request in flight: requests in flight have no order (R4).
     busy: HashSet<u32>,
     /// Requests in flight that need the own relation's size to stay.
@@ -65,21 +70,31 @@ pub(super) struct Pages {
     rng: u64,
 }
 
-impl Pages {
+impl<'r> Pages<'r> {
     /// Opens the ledgers; brings the own relation and its ledger together, as a successor must after a death.
     pub(super) fn open(
         dir: &Path,
         index: u32,
         backends: u32,
         max_vector: u32,
-        backend: &mut Backend<'_>,
+        backend: &mut Backend<'r>,
         tally: &mut Tally,
     ) -> Result<Self, Failure> {
         let ledgers = (0..backends).map(|i| Ledger::open(dir, i)).collect::<Result<Vec<_>, _>>()?;
         let rng = u64::from(std::process::id()) << 20 | u64::from(index) << 1 | 1;
-        let (busy, max_vector) = (HashSet::new(), max_vector.clamp(1, 32));
-        let this =
-            Self { index, ledgers, busy, flying: 0, resizing: false, cutting: false, cursor: 0, max_vector, rng };
+        let this = Self {
+            index,
+            ledgers,
+            shared: Ledger::shared(dir)?,
+            written: backend.last_written(),
+            busy: HashSet::new(),
+            flying: 0,
+            resizing: false,
+            cutting: false,
+            cursor: 0,
+            max_vector: max_vector.clamp(1, 32),
+            rng,
+        };
         this.settle_own(backend, tally)?;
         Ok(this)
     }
@@ -98,7 +113,8 @@ impl Pages {
             }
             own.created().store(1, Ordering::SeqCst);
         }
-        let found = call(backend, &Request::new(Opcode::RelSize, tag), &mut [])?;
+        let size = Request { lsn: self.written.get_relation(tag), ..Request::new(Opcode::RelSize, tag) };
+        let found = call(backend, &size, &mut [])?;
         let (acknowledged, attempted) = own.size().get();
         let size = found.value;
         if !found.is_ok() || (size != acknowledged && size != attempted) {
@@ -109,7 +125,7 @@ impl Pages {
         own.size().settle(size);
         for block in 0..size as u32 {
             let mut page = vec![0; PAGE_SIZE];
-            let done = call(backend, &Request::get_page(tag, block, 1, 0), &mut page)?;
+            let done = call(backend, &Request::get_page(tag, block, 1, self.written.get(tag, block)), &mut page)?;
             if !done.is_ok() {
                 tally.error(format!("{tag:?} block {block}: errno {}", { done.errno }));
                 continue;
@@ -130,6 +146,28 @@ impl Pages {
             own.cuts().fetch_add(1, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// The LSN of a change, which is the version of the page too. WAL is one line of positions for all, in units of 8.
+    fn next_lsn(&self) -> u64 {
+        let lsn = self.shared.wal().fetch_add(8, Ordering::SeqCst) + 8;
+        self.own().version().store(lsn, Ordering::SeqCst);
+        lsn
+    }
+
+    /// A read says since when what it asks for is as it is.
+    fn since(&self, mut plan: Plan<Expect>) -> Plan<Expect> {
+        plan.phase = self.shared.phase();
+        match plan.opcode {
+            Opcode::GetPage | Opcode::Prefetch if plan.count > 1 => {
+                plan.block_lsns = vec![0; plan.count.into()];
+                self.written.get_range(plan.rel, plan.block, &mut plan.block_lsns);
+            }
+            Opcode::GetPage => plan.lsn = self.written.get(plan.rel, plan.block),
+            Opcode::RelSize | Opcode::RelExists => plan.lsn = self.written.get_relation(plan.rel),
+            _ => {}
+        }
+        plan
     }
 
     fn random(&mut self, below: u32) -> u32 {
@@ -183,11 +221,12 @@ impl Pages {
     }
 
     fn write(&mut self, opcode: Opcode, block: u32, expect: Expect) -> Plan<Expect> {
-        let version = self.own().version().fetch_add(1, Ordering::SeqCst) + 1;
+        let version = self.next_lsn();
         self.own().block(block).attempt(version);
         self.busy.insert(block);
         self.flying += 1;
         let number = own_number(self.index);
+        self.written.note(rel(number), block, version);
         let mut plan = Plan::new(opcode, rel(number), block, 1, expect);
         plan.image = content::page(number, block, version);
         plan.lsn = version;
@@ -212,7 +251,9 @@ impl Pages {
         self.resizing = true;
         if size < CUT_AT && !zero {
             self.own().size().attempt(u64::from(size) + 1);
-            return Some(self.write(Opcode::Extend, size, Expect::Extend { block: size }));
+            let plan = self.write(Opcode::Extend, size, Expect::Extend { block: size });
+            self.written.note_relation(plan.rel, plan.lsn);
+            return Some(plan);
         }
         self.flying += 1;
         let tag = rel(own_number(self.index));
@@ -227,7 +268,9 @@ impl Pages {
             self.own().size().attempt(u64::from(FIRST_BLOCKS));
             Plan::new(Opcode::Truncate, tag, FIRST_BLOCKS, 0, Expect::Truncate { blocks: FIRST_BLOCKS })
         };
-        plan.lsn = self.own().version().fetch_add(1, Ordering::SeqCst) + 1;
+        plan.lsn = self.next_lsn();
+        self.written.note_range(tag, plan.block, plan.arg, plan.lsn);
+        self.written.note_relation(tag, plan.lsn);
         Some(plan)
     }
 
@@ -323,7 +366,7 @@ fn within(block: u32, version: u64, (least, most): (u64, u64)) -> Result<(), Str
     Err(format!("block {block}: version {version}, acknowledged {least}, attempted {most}"))
 }
 
-impl Workload for Pages {
+impl Workload for Pages<'_> {
     type Expect = Expect;
 
     fn next(&mut self) -> Option<Plan<Expect>> {
@@ -353,7 +396,25 @@ impl Workload for Pages {
             531..=540 => Some(Plan::new(Opcode::Nop, rel(SHARED), 0, 0, Expect::Nothing)),
             _ => None,
         };
-        plan.or_else(|| Some(self.read_shared(1)))
+        let plan = plan.unwrap_or_else(|| self.read_shared(1));
+        Some(self.since(plan))
+    }
+
+    fn is_timed(&self) -> bool {
+        self.shared.phase() != Phase::Untold
+    }
+
+    fn timed(&mut self, plan: &Plan<Expect>, latency: Duration, tally: &mut Tally) {
+        let phase = self.shared.phase();
+        if plan.phase != phase || phase == Phase::Untold || plan.opcode != Opcode::GetPage {
+            return;
+        }
+        match plan.expect {
+            // Nobody ever writes it again.
+            Expect::Shared if plan.count == 1 => tally.ready(phase == Phase::Held, latency),
+            Expect::Own { .. } | Expect::Other { .. } if phase == Phase::Held => tally.hidden(latency),
+            _ => {}
+        }
     }
 
     fn judge<'p>(

@@ -2,6 +2,7 @@
 
 use super::fleet::Counters;
 use super::tally::Tally;
+use hdrhistogram::Histogram;
 use serde_json::{json, Value};
 use std::time::Duration;
 
@@ -15,6 +16,14 @@ pub(super) struct Report {
     pub(super) service: String,
     pub(super) backends_killed: u32,
     pub(super) communicator_restarts: u32,
+    pub(super) page_server_restarts: u32,
+    pub(super) held_back_ms: Option<u32>,
+}
+
+/// Percentiles of latencies, in ns.
+fn percentiles(h: &Histogram<u64>) -> Value {
+    let at = |q| h.value_at_quantile(q);
+    json!({ "count": h.len(), "p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": h.max() })
 }
 
 impl Report {
@@ -50,6 +59,9 @@ impl Report {
             "lost_hints": c.lost_hints, "stepped_over": c.stepped_over, "take_overs": c.take_overs,
             "reclaimed": c.reclaimed, "backends_killed": self.backends_killed,
             "communicator_restarts": self.communicator_restarts, "notes": t.notes,
+            "page_server_restarts": self.page_server_restarts, "held_back_ms": self.held_back_ms,
+            "ready_free_ns": percentiles(&t.ready[0]), "ready_held_ns": percentiles(&t.ready[1]),
+            "hidden_held_ns": percentiles(&t.hidden),
         })
     }
 
@@ -82,6 +94,16 @@ impl Report {
                 "communicators restarted",
                 format!("{}, requests taken over {}", self.communicator_restarts, c.reclaimed),
             );
+        }
+        if let Some(ms) = self.held_back_ms {
+            let ms_at = |h: &Histogram<u64>, q| h.value_at_quantile(q) as f64 / 1e6;
+            let both = |h| format!("{:.2} / {:.2} ms", ms_at(h, 0.5), ms_at(h, 0.99));
+            let [free, held] = &t.ready;
+            row("ingest held back", format!("one shard by {ms} ms, every other second"));
+            row("READY p50 / p99, free", both(free));
+            row("READY p50 / p99, held", both(held));
+            row("READY p99, held / free", format!("{:.2} x", ms_at(held, 0.99) / ms_at(free, 0.99).max(1e-6)));
+            row("written p50 / p99, held", both(&t.hidden));
         }
         for note in &t.notes {
             println!("  {note}");

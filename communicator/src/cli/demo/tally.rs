@@ -22,8 +22,30 @@ pub(super) struct Tally {
     pub(super) leftovers: u64,
     pub(super) notes: Vec<String>,
     pub(super) latency: Histogram<u64>,
+    /// Of reads of single pages that nobody writes: while no page server's ingest was held back, and while one was.
+    pub(super) ready: [Histogram<u64>; 2],
+    /// Of reads of pages that are written, while one was held back.
+    pub(super) hidden: Histogram<u64>,
     /// Where a mishap is written down at once, so that a kill -9 does not hide it.
     path: Option<PathBuf>,
+}
+
+/// 3 significant digits up to a minute, in ns.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|_| unreachable!("constants"))
+}
+
+/// A histogram for the parent, and back.
+fn out(histogram: &Histogram<u64>) -> Vec<[u64; 2]> {
+    histogram.iter_recorded().map(|v| [v.value_iterated_to(), v.count_at_value()]).collect()
+}
+
+fn add(histogram: &mut Histogram<u64>, v: &Value) {
+    for pair in v.as_array().into_iter().flatten() {
+        if let (Some(value), Some(count)) = (pair[0].as_u64(), pair[1].as_u64()) {
+            histogram.saturating_record_n(value, count);
+        }
+    }
 }
 
 impl Default for Tally {
@@ -37,8 +59,9 @@ impl Default for Tally {
             cancelled: 0,
             leftovers: 0,
             notes: Vec::new(),
-            // 3 significant digits up to a minute, in ns.
-            latency: Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|_| unreachable!("constants")),
+            latency: histogram(),
+            ready: [histogram(), histogram()],
+            hidden: histogram(),
             path: None,
         }
     }
@@ -49,6 +72,16 @@ impl Tally {
     pub(super) fn count(&mut self, opcode: Opcode, latency: Duration) {
         *self.requests.entry(opcode.name()).or_default() += 1;
         self.latency.saturating_record(latency.as_nanos() as u64);
+    }
+
+    /// A read of a page that nobody writes, while a page server's ingest was held back or not.
+    pub(super) fn ready(&mut self, held: bool, latency: Duration) {
+        self.ready[usize::from(held)].saturating_record(latency.as_nanos() as u64);
+    }
+
+    /// A read of a page that is written, while one was held back.
+    pub(super) fn hidden(&mut self, latency: Duration) {
+        self.hidden.saturating_record(latency.as_nanos() as u64);
     }
 
     /// A tally that goes to `path`.
@@ -98,12 +131,11 @@ impl Tally {
 
     /// For the parent.
     pub(super) fn to_json(&self) -> Value {
-        let latency: Vec<_> =
-            self.latency.iter_recorded().map(|v| [v.value_iterated_to(), v.count_at_value()]).collect();
         json!({
             "requests": self.requests, "verified": self.verified, "wrong": self.wrong, "lost": self.lost,
             "errors": self.errors, "cancelled": self.cancelled, "leftovers": self.leftovers, "notes": self.notes,
-            "latency": latency,
+            "latency": out(&self.latency), "ready": [out(&self.ready[0]), out(&self.ready[1])],
+            "hidden": out(&self.hidden),
         })
     }
 
@@ -124,10 +156,8 @@ impl Tally {
         for note in v["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             self.note(note.to_string());
         }
-        for pair in v["latency"].as_array().into_iter().flatten() {
-            if let (Some(value), Some(count)) = (pair[0].as_u64(), pair[1].as_u64()) {
-                self.latency.saturating_record_n(value, count);
-            }
-        }
+        add(&mut self.latency, &v["latency"]);
+        self.ready.iter_mut().enumerate().for_each(|(i, histogram)| add(histogram, &v["ready"][i]));
+        add(&mut self.hidden, &v["hidden"]);
     }
 }
