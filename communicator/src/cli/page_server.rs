@@ -1,10 +1,12 @@
 //! `shmuring page-server`: one shard's pages over gRPC.
 
+use super::failure::{Failure, Kind};
 use super::serve::log_to_stderr;
-use super::settings::{lines, on_or_off, unknown};
+use super::settings::{lines, on_or_off, text_of, unknown};
 use super::target::LsnArg;
-use super::{Failure, Outcome};
+use super::Outcome;
 use crate::page_server::{Hold, Options, PageServer, Shard};
+use crate::service::ServiceError;
 use crate::wire::metadata::Id;
 use std::io::Write;
 use std::path::PathBuf;
@@ -122,8 +124,7 @@ impl Args {
             stall: self.ingest_stall,
         };
         let Some(file) = &self.settings else { return Ok(hold) };
-        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-        with_settings(hold, &text).map_err(|e| format!("{}: {e}", file.display()))
+        with_settings(hold, &text_of(file)?).map_err(|e| format!("{}: {e}", file.display()))
     }
 
     fn options(&self, hold: Hold) -> Options {
@@ -181,7 +182,7 @@ async fn serve(args: &Args) -> Result<bool, Failure> {
     // Before it says that it serves: whoever reads that may send a signal at once.
     let mut told = Told::listen()?;
     let hold = args.hold()?;
-    let server = PageServer::start(&args.options(hold)).await?;
+    let server = PageServer::start(&args.options(hold)).await.map_err(did_not_start)?;
     let (address, shard) = (server.address(), args.options(hold).shard);
     let at = LsnArg(server.last_record());
     tracing::info!(%address, %shard, store = %args.store.display(), %at, ?hold, pid = std::process::id(), "serving");
@@ -191,6 +192,13 @@ async fn serve(args: &Args) -> Result<bool, Failure> {
     let drained = server.stop(Duration::from_secs(args.grace)).await?;
     tracing::info!(drained, "stopped");
     Ok(drained)
+}
+
+fn did_not_start(e: ServiceError) -> Failure {
+    match e.errno {
+        libc::EBUSY | libc::EADDRINUSE => Kind::Refused.because(e),
+        _ => e.into(),
+    }
 }
 
 /// One line on stdout; nobody need read it.

@@ -96,6 +96,11 @@ impl Governed {
 const MOST: u64 = 64 << 10;
 
 fn read(file: &Path) -> Result<Settings, String> {
+    Settings::parse(&text_of(file)?).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+/// The text of a settings file.
+pub(super) fn text_of(file: &Path) -> Result<String, String> {
     let mut text = String::new();
     // A FIFO must not stop the process that is to handle its signals.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(file);
@@ -104,7 +109,7 @@ fn read(file: &Path) -> Result<Settings, String> {
         _ => Err(Error::new(ErrorKind::InvalidInput, "not a file of at most 64 KiB")),
     });
     read.map_err(|e| format!("{}: {e}", file.display()))?;
-    Settings::parse(&text).map_err(|e| format!("{}: {e}", file.display()))
+    Ok(text)
 }
 
 #[cfg(test)]

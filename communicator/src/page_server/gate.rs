@@ -112,10 +112,17 @@ impl Gate {
     }
 }
 
+/// More than all tokens take.
+const MOST: u64 = 64 << 10;
+
 /// `TOKEN` or `TOKEN TENANT` lines; `#` begins a comment.
 fn read_tokens(file: &Path) -> Result<Vec<Token>> {
     let at = |e: std::io::Error| ServiceError::io_at(&e, file.display());
-    let mode = std::fs::metadata(file).map_err(at)?.permissions().mode() & 0o777;
+    let about = std::fs::metadata(file).map_err(at)?;
+    if !about.is_file() || about.len() > MOST {
+        return Err(ServiceError::invalid(format!("{} is not a file of at most 64 KiB", file.display())));
+    }
+    let mode = about.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         let what = format!("{} is open to other users (mode {mode:03o}): chmod 600 it", file.display());
         return Err(ServiceError::new(libc::EPERM, what));
