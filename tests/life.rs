@@ -180,3 +180,22 @@ fn a_communicator_drops_requests_of_an_old_life() {
     assert_eq!(new.finish(runs).unwrap(), Completion::ok(2));
     assert_eq!(parts.role_stats.get(RoleCounter::OldLife), 2);
 }
+
+#[test]
+fn a_life_that_ends_is_over_for_children_that_were_forked_meanwhile_too() {
+    let site = Site::new("life-children", 8);
+    let _server = site.child(|region, board| {
+        let life = ServerLife::begin(region, 7).unwrap();
+        // As a log collector, which outlives a restart of everything else, and has what was open.
+        // SAFETY: system calls on numbers.
+        if unsafe { libc::fork() } == 0 {
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            hang();
+        }
+        drop(life);
+        board.set(OWN, 1);
+        hang();
+    });
+    site.board.wait(OWN, 1);
+    assert_eq!(begin(&site.region).life(), 2);
+}

@@ -11,7 +11,7 @@ use crate::sync::Ordering;
 #[derive(Debug)]
 pub struct ServerLife {
     life: u32,
-    _lock: LockFile,
+    lock: LockFile,
 }
 
 impl ServerLife {
@@ -30,7 +30,7 @@ impl ServerLife {
         shared.life.store(life, Ordering::Relaxed);
         shared.pid.store(std::process::id(), Ordering::Relaxed);
         shared.system_identifier.store(system_identifier, Ordering::Relaxed);
-        Ok(Self { life, _lock: lock })
+        Ok(Self { life, lock })
     }
 
     /// Settles every slot of older lives: reads and mutations that nobody claimed are withdrawn, claimed mutations waited
@@ -56,5 +56,14 @@ impl ServerLife {
     #[must_use]
     pub fn life(&self) -> u32 {
         self.life
+    }
+}
+
+impl Drop for ServerLife {
+    /// A child that was forked while the server lived shares the lock's description, and may outlive it: a closed
+    /// descriptor alone would leave the lock with the child.
+    fn drop(&mut self) {
+        // An error in such a child, where the handle is no hold: the parent's life goes on.
+        let _ = self.lock.unlock(LIFE_BYTE, 1);
     }
 }
