@@ -198,6 +198,16 @@ int shmuring_server_begin(struct shmuring_region *region, uint64_t system_identi
 int shmuring_server_settle(struct shmuring_server *server, const struct shmuring_wait *wait);
 
 /*
+ * The same one by one, for who logs each: settles the next slot of older lives, and tells of it in *out. It holds every
+ * slot of the region until it returns 0.
+ *
+ * Returns 1 with a leftover in *out, 0 when there are no more; errors as shmuring_server_settle. Blocks as `wait`
+ * allows; allocates.
+ */
+int shmuring_server_next_leftover(struct shmuring_server *server, const struct shmuring_wait *wait,
+				  struct shmuring_leftover *out);
+
+/*
  * Forgets what older lives noted in the last-written table, and starts it anew from `floor`: the redo LSN, since redo
  * touches and notes every page that was changed after it. Call it after shmuring_server_settle, before redo or anything
  * else makes a request. If a life that ended has run redo, raise the floor to the end of recovery with

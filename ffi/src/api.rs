@@ -4,6 +4,7 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
+use shmuring::backend::{Fate, Leftover};
 use shmuring::request::{Completion, RawRequest};
 
 /// An error in words.
@@ -165,6 +166,19 @@ pub struct ApiLeftover {
     pub fate: u32,
     /// Its result, if it has one.
     pub result: Completion,
+}
+
+impl From<Leftover> for ApiLeftover {
+    fn from(leftover: Leftover) -> Self {
+        let none = Completion { errno: 0, attempts: 0, value: 0, lsn: 0 };
+        let (fate, result) = match leftover.fate {
+            Fate::Completed(result) => (fate::COMPLETED, result),
+            Fate::Withdrawn => (fate::WITHDRAWN, none),
+            Fate::Abandoned => (fate::ABANDONED, none),
+            Fate::OwnerDead => (fate::OWNER_DEAD, none),
+        };
+        Self { slot: leftover.slot, generation: leftover.generation, request: leftover.request, fate, result }
+    }
 }
 
 /// What a cancel came to; also the first two fates.

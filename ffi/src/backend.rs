@@ -4,13 +4,12 @@ use core::ffi::{c_int, c_void};
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-use shmuring::backend::{Backend, Fate, Given, Memory};
+use shmuring::backend::{Backend, Given, Memory};
 use shmuring::error::{self, Error};
 use shmuring::layout::Slot;
 use shmuring::region::Region;
-use shmuring::request::Completion;
 
-use crate::api::{fate, ApiError, ApiLeftover, ApiWait};
+use crate::api::{ApiError, ApiLeftover, ApiWait};
 use crate::fault::{code, number, told, Answer, Fault};
 use crate::guard::guard;
 use crate::memory::boxed;
@@ -263,15 +262,7 @@ pub unsafe extern "C" fn shmuring_next_leftover(
         guarded(b, |backend| {
             let out = NonNull::new(out).ok_or(Fault::Null)?;
             let Some(leftover) = backend.next_leftover(&wait_of(wait)?)? else { return Ok(0) };
-            let none = Completion { errno: 0, attempts: 0, value: 0, lsn: 0 };
-            let (fate, result) = match leftover.fate {
-                Fate::Completed(result) => (fate::COMPLETED, result),
-                Fate::Withdrawn => (fate::WITHDRAWN, none),
-                Fate::Abandoned => (fate::ABANDONED, none),
-                Fate::OwnerDead => (fate::OWNER_DEAD, none),
-            };
-            let (slot, generation, request) = (leftover.slot, leftover.generation, leftover.request);
-            out.write(ApiLeftover { slot, generation, request, fate, result });
+            out.write(leftover.into());
             Ok(1)
         })
     };

@@ -3,10 +3,10 @@
 use core::ffi::c_int;
 use core::ptr::NonNull;
 
-use shmuring::communicator::ServerLife;
+use shmuring::communicator::{Leftovers, ServerLife};
 use shmuring::region::Region;
 
-use crate::api::{ApiError, ApiWait};
+use crate::api::{ApiError, ApiLeftover, ApiWait};
 use crate::fault::{code, number, told, Answer, Fault};
 use crate::guard::guard;
 use crate::memory::boxed;
@@ -17,6 +17,8 @@ use crate::wait::wait_of;
 /// What a `struct shmuring_server` is.
 pub struct ApiServer {
     life: ServerLife,
+    /// While they are settled one by one.
+    leftovers: Option<Leftovers<'static>>,
     borrowed: &'static Region,
     region: *const ApiRegion,
     thread: usize,
@@ -57,7 +59,8 @@ pub unsafe extern "C" fn shmuring_server_begin(
         let borrowed = unsafe { ApiRegion::borrow(region) }?;
         let made = ServerLife::begin(borrowed, system_identifier).map_err(Fault::from).and_then(|life| {
             let n = life.life() & c_int::MAX.unsigned_abs();
-            let server = ApiServer { life, borrowed, region, thread: thread::current(), is_broken: false };
+            let thread = thread::current();
+            let server = ApiServer { life, leftovers: None, borrowed, region, thread, is_broken: false };
             Ok((boxed(server)?, number(n.max(1))))
         });
         match made {
@@ -97,6 +100,41 @@ pub unsafe extern "C" fn shmuring_server_settle(server: *mut ApiServer, wait: *c
         })
     };
     code(settle())
+}
+
+/// Settles the next slot of older lives: 1 and the leftover in `*out`, or 0.
+///
+/// # Safety
+/// Each pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_server_next_leftover(
+    server: *mut ApiServer,
+    wait: *const ApiWait,
+    out: *mut ApiLeftover,
+) -> c_int {
+    let next = |this: &mut ApiServer| -> Answer {
+        let out = NonNull::new(out).ok_or(Fault::Null)?;
+        // SAFETY: the caller's promise.
+        let wait = unsafe { wait_of(wait) }?;
+        let leftovers = match &mut this.leftovers {
+            Some(leftovers) => leftovers,
+            none => none.insert(this.life.leftovers(this.borrowed)?),
+        };
+        let Some(leftover) = leftovers.next(&wait)? else {
+            this.leftovers = None;
+            return Ok(0);
+        };
+        // SAFETY: not null, and the caller's promise.
+        unsafe { out.write(leftover.into()) };
+        Ok(1)
+    };
+    // SAFETY: the caller's promise.
+    code(unsafe { open(server) }.and_then(|this| {
+        guard(None, || Some(next(this))).unwrap_or_else(|| {
+            this.is_broken = true;
+            Err(Fault::Bug)
+        })
+    }))
 }
 
 /// Starts the last-written table anew from `floor`.

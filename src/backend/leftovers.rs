@@ -64,7 +64,8 @@ impl<'r> Backend<'r> {
         self.settle(wait, false)
     }
 
-    fn settle_next(&mut self, wait: &Wait<'_>, old_life: bool) -> Result<Option<Leftover>> {
+    /// As [`Backend::next_leftover`]; with `old_life` mutations that no communicator has claimed are withdrawn too.
+    pub(crate) fn settle_next(&mut self, wait: &Wait<'_>, old_life: bool) -> Result<Option<Leftover>> {
         self.check_process()?;
         let slots = self.slots;
         while let Some(slot) = slots.get((self.unsettled - self.first) as usize) {

@@ -1,6 +1,6 @@
 //! The life of the server that a region serves (R1): its writes must never run after the next life's redo.
 
-use crate::backend::{Backend, Wait};
+use crate::backend::{Backend, Leftover, Wait};
 use crate::error::{Error, Result};
 use crate::liveness::{LockFile, LIFE_BYTE};
 use crate::region::Region;
@@ -37,9 +37,12 @@ impl ServerLife {
     /// for. Returns how many there were. `OwnerAlive` while a process of an older life still owns slots; after `TimedOut`,
     /// `Interrupted` or `CommunicatorGone` log it and call again.
     pub fn settle(&self, region: &Region, wait: &Wait<'_>) -> Result<u32> {
-        let slots = region.parts().slots.len() as u32;
-        let mut all = Backend::attach(region, 0, slots)?;
-        all.settle(wait, true)
+        self.leftovers(region)?.0.settle(wait, true)
+    }
+
+    /// The same one by one, for an embedder that logs each. Holds every slot until it is dropped.
+    pub fn leftovers<'r>(&self, region: &'r Region) -> Result<Leftovers<'r>> {
+        Ok(Leftovers(Backend::attach(region, 0, region.parts().slots.len() as u32)?))
     }
 
     /// Forgets what older lives noted in the last-written table, and starts it anew from `floor`: the redo LSN, since
@@ -65,5 +68,15 @@ impl Drop for ServerLife {
     fn drop(&mut self) {
         // An error in such a child, where the handle is no hold: the parent's life goes on.
         let _ = self.lock.unlock(LIFE_BYTE, 1);
+    }
+}
+
+/// What older lives left; see [`ServerLife::leftovers`].
+pub struct Leftovers<'r>(Backend<'r>);
+
+impl Leftovers<'_> {
+    /// Settles the next one; `None` when there are no more. Errors as of [`ServerLife::settle`].
+    pub fn next(&mut self, wait: &Wait<'_>) -> Result<Option<Leftover>> {
+        self.0.settle_next(wait, true)
     }
 }

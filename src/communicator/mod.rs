@@ -16,6 +16,6 @@ mod role;
 pub use bridge::Bridge;
 pub use claim::{Claim, Copying, Withdrawn};
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
-pub use life::ServerLife;
+pub use life::{Leftovers, ServerLife};
 pub use reap::Gather;
 pub use role::{Communicator, Inheritance};

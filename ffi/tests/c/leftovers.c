@@ -54,7 +54,12 @@ static void next_owner(struct shmuring_region *region)
 	GIVES(shmuring_server_settle(server, &brief), SHMURING_ERR_OWNER_ALIVE);
 	GIVES(shmuring_region_detach(region), SHMURING_ERR_IN_USE);
 	GIVES(shmuring_backend_free(b), 0);
-	GIVES(shmuring_server_settle(server, &brief), 1);
+	GIVES(shmuring_server_next_leftover(server, &brief, NULL), SHMURING_ERR_BAD_MEMORY);
+	GIVES(shmuring_server_next_leftover(server, &brief, &left), 1);
+	CHECK(left.fate == SHMURING_FATE_OWNER_DEAD && left.request.opcode == SHMURING_OP_CREATE);
+	/* It holds the slots in between. */
+	GIVES(shmuring_server_settle(server, &brief), SHMURING_ERR_OWNER_ALIVE);
+	GIVES(shmuring_server_next_leftover(server, &brief, &left), 0);
 	GIVES(shmuring_server_settle(server, &brief), 0);
 	GIVES(shmuring_region_detach(region), SHMURING_ERR_IN_USE);
 	GIVES(shmuring_server_end(server), 0);

@@ -50,6 +50,7 @@ static void null_pointers(struct shmuring_region *region, struct shmuring_backen
 	GIVES(shmuring_call(b, &request, &wait, NULL, 0, NULL), SHMURING_ERR_BAD_MEMORY);
 	GIVES(shmuring_next_leftover(b, &wait, NULL), SHMURING_ERR_BAD_MEMORY);
 	GIVES(shmuring_server_settle(NULL, &wait), SHMURING_ERR_BAD_MEMORY);
+	GIVES(shmuring_server_next_leftover(NULL, &wait, NULL), SHMURING_ERR_BAD_MEMORY);
 	GIVES(shmuring_backend_free(NULL), 0);
 	GIVES(shmuring_region_detach(NULL), 0);
 	GIVES(shmuring_server_end(NULL), 0);
