@@ -55,6 +55,12 @@ pub(super) fn kill(pid: u32) {
     unsafe { libc::kill(pid as i32, libc::SIGKILL) };
 }
 
+/// Asks a child that has not been waited for to end.
+pub(super) fn terminate(pid: u32) {
+    // SAFETY: as below.
+    unsafe { libc::kill(pid as i32, libc::SIGTERM) };
+}
+
 /// Sends a signal to a child that has not been waited for.
 pub(super) fn signal(child: &Child, signal: i32) {
     // SAFETY: a system call on numbers; the child has not been waited for, so the pid is its own.

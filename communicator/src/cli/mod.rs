@@ -19,6 +19,7 @@ mod slots;
 mod stat;
 mod target;
 mod torture;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -42,6 +43,8 @@ enum Command {
     /// Serve one shard's pages by the page service's protocol: a page server, until SIGTERM.
     #[cfg(feature = "grpc")]
     PageServer(Box<page_server::Args>),
+    /// Serve as a child process, started again whenever it dies, until stdin ends or SIGTERM.
+    Watch(watch::Args),
     /// Read blocks through a running communicator.
     Read(request::ReadArgs),
     /// Write blocks through a running communicator.
@@ -73,7 +76,7 @@ impl Command {
         if matches!(self, Self::PageServer(_)) {
             return true;
         }
-        matches!(self, Self::Serve(_) | Self::Demo(_) | Self::Torture(_))
+        matches!(self, Self::Serve(_) | Self::Watch(_) | Self::Demo(_) | Self::Torture(_))
     }
 }
 
@@ -94,6 +97,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Serve(a) => serve::run(&a),
         #[cfg(feature = "grpc")]
         Command::PageServer(a) => page_server::run(&a),
+        Command::Watch(a) => watch::run(&a),
         Command::Read(a) => request::read(&a),
         Command::Write(a) => request::write(&a),
         Command::Relsize(a) => request::relsize(&a),
