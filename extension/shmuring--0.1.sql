@@ -3,3 +3,56 @@
 
 CREATE FUNCTION shmuring_version() RETURNS text
 	AS 'MODULE_PATHNAME', 'shmuring_version_sql' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+/* Pages through the ring. */
+CREATE FUNCTION shmuring_read_page(relation regclass, fork text, block bigint) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'shmuring_read_page_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+CREATE FUNCTION shmuring_read_page(relation regclass, fork text, block bigint, lsn pg_lsn) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'shmuring_read_page_at_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+CREATE FUNCTION shmuring_prefetch(relation regclass, fork text, first bigint, blocks bigint) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'shmuring_prefetch_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+CREATE FUNCTION shmuring_rel_size(relation regclass, fork text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'shmuring_rel_size_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+CREATE FUNCTION shmuring_last_written_lsn(relation regclass, fork text, block bigint) RETURNS pg_lsn
+	AS 'MODULE_PATHNAME', 'shmuring_last_written_lsn_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+
+REVOKE ALL ON FUNCTION
+	shmuring_read_page(regclass, text, bigint),
+	shmuring_read_page(regclass, text, bigint, pg_lsn),
+	shmuring_prefetch(regclass, text, bigint, bigint),
+	shmuring_rel_size(regclass, text),
+	shmuring_last_written_lsn(regclass, text, bigint)
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+	shmuring_read_page(regclass, text, bigint),
+	shmuring_read_page(regclass, text, bigint, pg_lsn),
+	shmuring_prefetch(regclass, text, bigint, bigint),
+	shmuring_rel_size(regclass, text),
+	shmuring_last_written_lsn(regclass, text, bigint)
+TO pg_read_all_data;
+
+/* What the region is doing. */
+CREATE FUNCTION shmuring_get_slots(OUT pid integer, OUT slot bigint, OUT generation bigint, OUT state text,
+		OUT is_waited_for boolean, OUT epoch bigint, OUT operation text, OUT reltablespace oid,
+		OUT reldatabase oid, OUT relfilenode oid, OUT fork text, OUT block bigint, OUT blocks integer,
+		OUT lsn pg_lsn, OUT age interval)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'shmuring_slots_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+CREATE VIEW shmuring_slots AS SELECT * FROM shmuring_get_slots();
+
+CREATE FUNCTION shmuring_get_communicator(OUT region text, OUT is_serving boolean, OUT pid integer, OUT epoch bigint,
+		OUT life bigint, OUT slots bigint, OUT stats_reset timestamptz)
+	AS 'MODULE_PATHNAME', 'shmuring_communicator_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+CREATE VIEW shmuring_communicator AS SELECT * FROM shmuring_get_communicator();
+
+CREATE FUNCTION shmuring_get_stat(OUT part text, OUT name text, OUT value bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'shmuring_stat_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+CREATE VIEW pg_stat_shmuring AS SELECT * FROM shmuring_get_stat();
+
+CREATE FUNCTION shmuring_stat_reset() RETURNS void
+	AS 'MODULE_PATHNAME', 'shmuring_stat_reset_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+
+REVOKE ALL ON FUNCTION shmuring_get_slots(), shmuring_get_communicator(), shmuring_get_stat(), shmuring_stat_reset()
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION shmuring_get_slots(), shmuring_get_communicator(), shmuring_get_stat() TO pg_monitor;
+GRANT SELECT ON shmuring_slots, shmuring_communicator, pg_stat_shmuring TO pg_monitor;

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shmuring_ext.h: what the files of the extension share. Everything here runs in processes of PostgreSQL: no threads,
- * and no frame of the library below a place that may longjmp (ereport, CHECK_FOR_INTERRUPTS).
+ * shmuring_ext.h: what the files of the extension share. All of it runs in processes of PostgreSQL: no threads, and no
+ * frame of the library below a place that may longjmp (ereport, CHECK_FOR_INTERRUPTS).
  *
- *	shmuring.c  the module: version, _PG_init
+ *	shmuring.c      what PostgreSQL calls when it loads the module; the settings
+ *	server.c        postmaster: the region and the life of this server
+ *	communicator.c  postmaster: starts the communicator beside the server
+ *	backend.c       a process's hold on its slots: attach at first use, leftovers, exit
+ *	wait.c          waiting for an answer
+ *	errors.c        errors of the library and of requests as errors of PostgreSQL
+ *	pages.c         SQL: pages, prefetch, sizes
+ *	views.c         SQL: slots, counters
  */
 #ifndef SHMURING_EXT_H
 #define SHMURING_EXT_H
@@ -11,7 +18,87 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
 
 #include <shmuring.h>
+
+/* ---------------------------------------------------------------------------------- shmuring.c: the settings */
+
+/* Values of shmuring.communicator. */
+enum shx_home { SHX_BESIDE, SHX_EXTERNAL };
+
+extern char *shx_region_path;        /* shmuring.region */
+extern int shx_slots_per_backend;    /* shmuring.slots_per_backend */
+extern int shx_bounce_per_slot;      /* shmuring.bounce_per_slot */
+extern int shx_home;                 /* shmuring.communicator */
+extern char *shx_communicator_path;  /* shmuring.communicator_path */
+extern char *shx_communicator_log;   /* shmuring.communicator_log */
+extern char *shx_page_service;       /* shmuring.page_service */
+extern char *shx_serve_options;      /* shmuring.serve_options */
+extern int shx_timeout;              /* shmuring.timeout, ms; 0: none */
+
+/* ------------------------------------------------------------------------------------ server.c: the region */
+
+/* What the extension keeps in PostgreSQL's shared memory. */
+struct shx_shared {
+	LWLock *lock;            /* for what follows */
+	TimestampTz stats_reset; /* since when counters count */
+	uint64 owner_base[16];   /* what they were then */
+	uint64 role_base[32];
+};
+
+/* NULL where the module was not loaded by the postmaster. */
+extern struct shx_shared *shx_shared;
+
+/* Installs the hooks; in the postmaster, from _PG_init. */
+void shx_server_init(void);
+
+/* The region's file and descriptor, inherited from the postmaster; -1 without a region. */
+extern int shx_region_fd;
+const char *shx_region_file(void);
+
+/* -------------------------------------------------------------------------------- communicator.c: the watcher */
+
+/* Starts a watcher with a communicator unless one that this postmaster started lives. */
+void shx_watcher_start(void);
+/* Tells it to end, and the communicator with it. */
+void shx_watcher_stop(void);
+
+/* ---------------------------------------------------------------------------------- backend.c: a hold on slots */
+
+/* This process's region; attaches at the first call. An error if there is none. */
+struct shmuring_region *shx_region(void);
+/* This process's slots; attaches at the first call, and settles what an earlier owner left. */
+struct shmuring_backend *shx_backend(void);
+/* First slot of the process with this number; processes that there are. */
+uint32 shx_first_slot(int process);
+int shx_processes(void);
+/* Logs what became of a leftover. */
+void shx_log_leftover(const struct shmuring_leftover *left);
+
+/* ------------------------------------------------------------------------------------------ wait.c: waiting */
+
+/* Waits for the answer of `request`, which is in flight as `ref`. Whatever ends it otherwise has given it up. */
+void shx_wait(struct shmuring_backend *b, shmuring_ref ref, const struct shmuring_request *request);
+/* A slot that can be filled, waiting for one that was cancelled or forgotten to come back. */
+void shx_wait_free(struct shmuring_backend *b);
+/* Starts a request, waits for it, and takes its result; an answer that is an errno is an error. */
+void shx_call(const struct shmuring_request *request, struct shmuring_completion *done, void *page);
+
+/* --------------------------------------------------------------------------------------- errors.c: ereport */
+
+/* Raises what a call of the library returned, with the library's words or its own. */
+void shx_raise_call(int code, const char *text, const char *doing) pg_attribute_noreturn();
+/* Raises what a request was answered with. */
+void shx_raise_result(const struct shmuring_request *request, const struct shmuring_completion *done)
+	pg_attribute_noreturn();
+/* Raises that nobody answered in time. */
+void shx_raise_timeout(const struct shmuring_request *request, bool is_gone) pg_attribute_noreturn();
+/* Name of an operation, of a slot's state. Static. */
+const char *shx_operation(uint8 opcode);
+const char *shx_state(int state);
+/* What a request is about: "1663/5/16384 main block 7". Palloc'd. */
+char *shx_key(Oid spc, Oid db, Oid rel, uint8 fork, uint32 block, uint8 opcode, uint8 count);
 
 #endif /* SHMURING_EXT_H */

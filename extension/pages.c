@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pages.c: pages, prefetch and sizes by SQL. The ring reads where the page service does: what only this server's buffers
+ * hold, and was not written out or replayed there, is not seen.
+ */
+#include "shmuring_ext.h"
+
+#include "access/relation.h"
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "catalog/pg_class.h"
+#include "common/relpath.h"
+#include "miscadmin.h"
+#include "storage/bufpage.h"
+#include "storage/smgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "storage/relfilelocator.h"
+#endif
+
+PG_FUNCTION_INFO_V1(shmuring_read_page_sql);
+PG_FUNCTION_INFO_V1(shmuring_read_page_at_sql);
+PG_FUNCTION_INFO_V1(shmuring_prefetch_sql);
+PG_FUNCTION_INFO_V1(shmuring_rel_size_sql);
+PG_FUNCTION_INFO_V1(shmuring_last_written_lsn_sql);
+
+/* The relation fork that the caller names, if its bytes are the caller's to see. */
+static struct shmuring_rel fork_of(Oid relid, text *fork_name)
+{
+	ForkNumber fork = forkname_to_number(text_to_cstring(fork_name));
+	Relation rel = relation_open(relid, AccessShareLock);
+	AclResult acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+	struct shmuring_rel named;
+
+	if (!RELKIND_HAS_STORAGE(rel->rd_rel->relkind))
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				errmsg("relation \"%s\" does not have storage", RelationGetRelationName(rel))));
+	if (RelationUsesLocalBuffers(rel))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("relation \"%s\" is temporary, no page service has it",
+				       RelationGetRelationName(rel))));
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, get_relkind_objtype(rel->rd_rel->relkind), RelationGetRelationName(rel));
+	/* A page has all rows. */
+	if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				errmsg("row-level security hides rows of relation \"%s\"", RelationGetRelationName(rel))));
+#if PG_VERSION_NUM >= 160000
+	named = shmuring_rel_of(rel->rd_locator.spcOid, rel->rd_locator.dbOid, rel->rd_locator.relNumber, (uint8)fork);
+#else
+	named = shmuring_rel_of(rel->rd_node.spcNode, rel->rd_node.dbNode, rel->rd_node.relNode, (uint8)fork);
+#endif
+	relation_close(rel, AccessShareLock);
+	return named;
+}
+
+static uint32 block_of(int64 block)
+{
+	if (block < 0 || block > MaxBlockNumber)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("block number " INT64_FORMAT " is out of range", block),
+				errdetail("Blocks are numbered from 0 to %u.", MaxBlockNumber)));
+	return (uint32)block;
+}
+
+/*
+ * Since when nothing was modified, as far as a page service can know it. Nobody notes what this server writes, so it is
+ * all that has been flushed, or what the table of last-written LSNs says if that is later.
+ */
+static uint64 not_modified_since(uint64 noted)
+{
+	uint64 known;
+
+	if (RecoveryInProgress())
+		known = GetXLogReplayRecPtr(NULL);
+	else
+#if PG_VERSION_NUM >= 150000
+		known = GetFlushRecPtr(NULL);
+#else
+		known = GetFlushRecPtr();
+#endif
+	return Max(known, noted);
+}
+
+/* What the table of last-written LSNs says of a block. */
+static uint64 noted_of(struct shmuring_rel rel, uint32_t block)
+{
+	uint64_t lsn = 0;
+	int code = shmuring_written_get(shx_region(), rel, block, &lsn);
+
+	if (code < 0)
+		shx_raise_call(code, NULL, "look up a last-written LSN");
+	return lsn;
+}
+
+static bytea *read_page(struct shmuring_request *request)
+{
+	bytea *page = palloc(BLCKSZ + VARHDRSZ);
+	struct shmuring_completion done;
+
+	SET_VARSIZE(page, BLCKSZ + VARHDRSZ);
+	shx_call(request, &done, VARDATA(page));
+	return page;
+}
+
+/* shmuring_read_page(relation regclass, fork text, block bigint) returns bytea */
+Datum shmuring_read_page_sql(PG_FUNCTION_ARGS)
+{
+	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	uint32 block = block_of(PG_GETARG_INT64(2));
+	struct shmuring_request request;
+
+	shmuring_prep_get_page(&request, rel, block, 1, not_modified_since(noted_of(rel, block)));
+	PG_RETURN_BYTEA_P(read_page(&request));
+}
+
+/* shmuring_read_page(relation regclass, fork text, block bigint, lsn pg_lsn) returns bytea */
+Datum shmuring_read_page_at_sql(PG_FUNCTION_ARGS)
+{
+	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	uint32 block = block_of(PG_GETARG_INT64(2));
+	XLogRecPtr at = PG_GETARG_LSN(3);
+	struct shmuring_request request;
+
+	shmuring_prep_get_page_at(&request, rel, block, 1, at, Min(at, not_modified_since(noted_of(rel, block))));
+	PG_RETURN_BYTEA_P(read_page(&request));
+}
+
+/*
+ * shmuring_prefetch(relation regclass, fork text, first bigint, blocks bigint) returns bigint: asks for so many blocks,
+ * waits for none of them but for room to ask, and tells how many it asked for.
+ */
+Datum shmuring_prefetch_sql(PG_FUNCTION_ARGS)
+{
+	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	int64 first = block_of(PG_GETARG_INT64(2));
+	int64 blocks = PG_GETARG_INT64(3);
+	int64 asked = 0;
+
+	if (blocks < 0 || first + blocks > (int64)MaxBlockNumber + 1)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("number of blocks " INT64_FORMAT " is out of range", blocks)));
+	while (asked < blocks) {
+		uint8 count = (uint8)Min(blocks - asked, SHMURING_MAX_BLOCKS);
+		struct shmuring_backend *b = shx_backend();
+		struct shmuring_request request;
+		shmuring_ref ref;
+		int code;
+
+		CHECK_FOR_INTERRUPTS();
+		shmuring_prep_prefetch(&request, rel, (uint32)(first + asked), count, not_modified_since(0));
+		shx_wait_free(b);
+		ref = shmuring_start(b, &request);
+		if (ref < 0)
+			shx_raise_call((int)ref, NULL, "start prefetch");
+		code = shmuring_forget(b, ref);
+		if (code < 0 && code != SHMURING_ERR_STALE)
+			shx_raise_call(code, NULL, "leave a prefetch to itself");
+		asked += count;
+	}
+	PG_RETURN_INT64(asked);
+}
+
+/* shmuring_rel_size(relation regclass, fork text) returns bigint: blocks. */
+Datum shmuring_rel_size_sql(PG_FUNCTION_ARGS)
+{
+	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	struct shmuring_request request;
+	struct shmuring_completion done;
+
+	shmuring_prep_rel_size(&request, rel, not_modified_since(0), 0);
+	shx_call(&request, &done, NULL);
+	PG_RETURN_INT64((int64)done.value);
+}
+
+/* shmuring_last_written_lsn(relation regclass, fork text, block bigint) returns pg_lsn: what was noted of a block. */
+Datum shmuring_last_written_lsn_sql(PG_FUNCTION_ARGS)
+{
+	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+
+	PG_RETURN_LSN(noted_of(rel, block_of(PG_GETARG_INT64(2))));
+}

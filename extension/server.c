@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * server.c: the region of this server and its life (R1), in the postmaster, before redo begins. The startup hook runs
+ * again in the same process after a crash of a backend: that is a new life, and nothing of the old one is used but the
+ * watcher.
+ */
+#include "shmuring_ext.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "postmaster/postmaster.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+
+/* Slots behind those of processes, for tools. */
+#define TOOL_SLOTS 32
+/* How long a dying process of the life before may hold it, ms. */
+#define LIFE_PATIENCE 5000
+/* How long a communicator may take to drain, ms. */
+#define DRAIN_PATIENCE 60000
+
+struct shx_shared *shx_shared = NULL;
+int shx_region_fd = -1;
+
+/* The postmaster's alone: in its children these are handles of another process. */
+static struct shmuring_region *region = NULL;
+static struct shmuring_server *life = NULL;
+
+static shmem_request_hook_type next_request_hook = NULL;
+static shmem_startup_hook_type next_startup_hook = NULL;
+
+const char *shx_region_file(void)
+{
+	static char by_default[MAXPGPATH];
+
+	if (shx_region_path != NULL && shx_region_path[0] != '\0')
+		return shx_region_path;
+	snprintf(by_default, sizeof(by_default), "/dev/shm/shmuring." UINT64_FORMAT ".%d", GetSystemIdentifier(),
+		 PostPortNumber);
+	return by_default;
+}
+
+static void fail(int code, const char *text, const char *doing) pg_attribute_noreturn();
+
+static void fail(int code, const char *text, const char *doing)
+{
+	ereport(FATAL,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("could not %s \"%s\": %s", doing, shx_region_file(), text != NULL ? text : shmuring_strerror(code))));
+}
+
+/* Sleeps so many ms, unless the server is told to stop: its signals are blocked here, so they are looked for. */
+static void pause_startup(int ms)
+{
+	static const int stops[] = { SIGTERM, SIGINT, SIGQUIT };
+	sigset_t pending;
+	size_t i;
+
+	for (i = 0; sigpending(&pending) == 0 && i < lengthof(stops); i++)
+		if (sigismember(&pending, stops[i]) == 1)
+			ereport(FATAL, (errcode(ERRCODE_ADMIN_SHUTDOWN),
+					errmsg("the start was cancelled while it waited for region \"%s\"", shx_region_file())));
+	pg_usleep((long)ms * 1000);
+}
+
+static bool has_communicator(void)
+{
+	struct shmuring_region_info info;
+
+	return shmuring_region_info(region, &info) == 0 && info.communicator != 0;
+}
+
+/* Begins a life; another server's is an error, but one whose last process is just dying is waited for. */
+static void begin_life(void)
+{
+	uint64 until = shmuring_deadline_ms(LIFE_PATIENCE);
+	struct shmuring_error err;
+	int code;
+
+	while ((code = shmuring_server_begin(region, GetSystemIdentifier(), &life, &err)) < 0) {
+		life = NULL;
+		if (code != SHMURING_ERR_LIFE_HELD || shmuring_deadline_ms(0) >= until)
+			ereport(FATAL, (errcode(ERRCODE_OBJECT_IN_USE),
+					errmsg("could not begin to use region \"%s\": %s", shx_region_file(), err.text),
+					errhint("Each server needs a region of its own: see shmuring.region.")));
+		pause_startup(10);
+	}
+}
+
+/* Settles what older lives left: nothing of theirs may run once redo has begun. */
+static void settle(void)
+{
+	struct shmuring_leftover left;
+	int code;
+
+	do {
+		struct shmuring_wait wait = { shmuring_deadline_ms(1000), NULL, 0 };
+
+		code = shmuring_server_next_leftover(life, &wait, &left);
+		if (code == 1) {
+			shx_log_leftover(&left);
+		} else if (code == SHMURING_ERR_TIMED_OUT || code == SHMURING_ERR_COMMUNICATOR_GONE ||
+			   code == SHMURING_ERR_OWNER_ALIVE || code == SHMURING_ERR_INTERRUPTED) {
+			ereport(LOG, (errmsg("waiting for requests of earlier servers in region \"%s\": %s",
+					     shx_region_file(), shmuring_strerror(code))));
+			pause_startup(code == SHMURING_ERR_OWNER_ALIVE ? 1000 : 1);
+		} else if (code < 0) {
+			fail(code, NULL, "settle requests of earlier servers in");
+		}
+	} while (code != 0);
+}
+
+static void leave(void)
+{
+	(void)shmuring_server_end(life);
+	life = NULL;
+	(void)shmuring_region_detach(region);
+	region = NULL;
+	shx_region_fd = -1;
+}
+
+/* Takes a region of other sizes out of the way, once nothing of an earlier server is in it. */
+static void replace(void)
+{
+	uint64 until = shmuring_deadline_ms(DRAIN_PATIENCE);
+	struct shmuring_error err;
+	int code;
+
+	if (shx_home == SHX_EXTERNAL)
+		ereport(FATAL, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("region \"%s\" was made for other settings", shx_region_file()),
+				errhint("Stop its communicator, remove the file, and start the server again.")));
+	code = shmuring_region_attach(shx_region_file(), &region, &err);
+	if (code < 0)
+		fail(code, err.text, "attach region");
+	begin_life();
+	shx_watcher_start();
+	settle();
+	shx_watcher_stop();
+	while (has_communicator()) {
+		if (shmuring_deadline_ms(0) >= until)
+			fail(SHMURING_ERR_ROLE_HELD, NULL, "replace region");
+		pause_startup(10);
+	}
+	code = shmuring_region_unlink(shx_region_file());
+	if (code < 0)
+		fail(code, NULL, "remove region");
+	leave();
+	ereport(LOG, (errmsg("removed region \"%s\", which was made for other settings", shx_region_file())));
+}
+
+static void open_region(void)
+{
+	struct shmuring_region_options options;
+	struct shmuring_error err;
+	int code;
+
+	memset(&options, 0, sizeof(options));
+	options.slots = shx_first_slot(shx_processes()) + TOOL_SLOTS;
+	options.bounce_per_slot = (uint32)shx_bounce_per_slot;
+	options.block_size = BLCKSZ;
+	/* Relations change by PostgreSQL's own files, not by requests alone (R2). */
+	options.rel_sizes = SHMURING_NONE;
+	code = shmuring_region_create(shx_region_file(), &options, &region, &err);
+	if (code == SHMURING_ERR_EXISTS) {
+		replace();
+		code = shmuring_region_create(shx_region_file(), &options, &region, &err);
+	}
+	if (code < 0) {
+		region = NULL;
+		fail(code, err.text, "make region");
+	}
+	shx_region_fd = shmuring_region_fd(region);
+}
+
+static void request(void)
+{
+	if (next_request_hook)
+		next_request_hook();
+	RequestAddinShmemSpace(MAXALIGN(sizeof(struct shx_shared)));
+	RequestNamedLWLockTranche("shmuring", 1);
+}
+
+static void startup(void)
+{
+	bool found;
+
+	if (next_startup_hook)
+		next_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shx_shared = ShmemInitStruct("shmuring", sizeof(struct shx_shared), &found);
+	if (!found) {
+		memset(shx_shared, 0, sizeof(struct shx_shared));
+		shx_shared->lock = &GetNamedLWLockTranche("shmuring")->lock;
+	}
+	LWLockRelease(AddinShmemInitLock);
+
+	if (region != NULL)
+		leave();
+	open_region();
+	begin_life();
+	if (shx_home == SHX_BESIDE)
+		shx_watcher_start();
+	settle();
+}
+
+void shx_server_init(void)
+{
+	next_request_hook = shmem_request_hook;
+	shmem_request_hook = request;
+	next_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = startup;
+}
