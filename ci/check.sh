@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 # builds, or overwrite them: all of target/debug and target/checked in the first, all of target/release in the second.
 first=(deps structure)
 lanes=(
-    "lint test single_step kill c-host loom"
+    "lint test single_step kill c-host postgres loom"
     "nopanic install model instructions sanitize fuzz"
 )
 if [ $# -gt 0 ]; then

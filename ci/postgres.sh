@@ -31,7 +31,8 @@ chmod 755 "$scratch"
 
 # The library, the communicator, and PostgreSQL's tree.
 tree=$scratch/tree
-FEATURES=none DESTDIR=$scratch/library PREFIX=/usr ffi/install.sh install
+# In a directory of its own: other checks build the same library with other features.
+CARGO_TARGET_DIR=$target/postgres FEATURES=none DESTDIR=$scratch/library PREFIX=/usr ffi/install.sh install
 cargo build --quiet --profile checked -p shmuring-communicator --bin shmuring
 mkdir -p "$tree/$lib" "$tree/$share" "$tree/usr/bin"
 cp -a "/$lib/." "$tree/$lib"
@@ -58,4 +59,4 @@ if [ "$(id -u)" -eq 0 ]; then
     as_user=(setpriv --reuid=postgres --regid=postgres --init-groups --no-new-privs env -i)
 fi
 "${as_user[@]}" PATH="$tree/$lib/bin:$tree/usr/bin:/usr/bin:/bin" HOME="$scratch" LANG=C.UTF-8 \
-    SCRATCH="$scratch" PG_CONFIG="$pg_config" "$scratch/build/test/run.sh" "$@"
+    SCRATCH="$scratch" PG_CONFIG="$pg_config" PKG_CONFIG_PATH="$PKG_CONFIG_PATH" "$scratch/build/test/run.sh" "$@"

@@ -34,7 +34,7 @@ sources() { # DIRECTORY...
 }
 mapfile -t library < <(sources src)
 mapfile -t product_files < <(sources src communicator/src ffi/src)
-mapfile -t long_files < <(sources src communicator/src ffi/src benches ffi/benches; find ffi/include -name '*.h' | sort)
+mapfile -t long_files < <(sources src communicator/src ffi/src benches ffi/benches; find ffi/include extension -name '*.[ch]' | sort)
 
 library_lines=$(product "${library[@]}")
 product_lines=$(product "${product_files[@]}")
@@ -45,6 +45,13 @@ none "files longer than 500 lines" < <(
     for file in "${long_files[@]}"; do
         n=$(wc -l <"$file")
         [ "$n" -le 500 ] || echo "$file: $n lines"
+    done
+)
+
+# rustfmt sees to this in Rust.
+none "lines longer than 120 columns" < <(
+    for file in "${long_files[@]}"; do
+        case $file in *.[ch]) expand -t 8 "$file" | awk -v f="$file" 'length > 120 { print f ":" FNR }' ;; esac
     done
 )
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * backend.c: a process's hold on its slots. Process n of PostgreSQL (backends, workers and auxiliary processes alike, by
- * their number in its process table) has slots n * shmuring.slots_per_backend and up; what lies behind is for tools.
+ * backend.c: a process's hold on its slots. Process n of PostgreSQL (backends, workers and auxiliary processes alike,
+ * by their number in its process table) has slots n * shmuring.slots_per_backend and up; what lies behind is for tools.
  */
 #include "shmuring_ext.h"
 
@@ -89,7 +89,7 @@ static void leave(int code, Datum arg)
 			  left == SHMURING_ERR_COMMUNICATOR_GONE) &&
 			 shmuring_deadline_ms(0) < until);
 		if (left < 0)
-			ereport(LOG, (errmsg("leaving unfinished requests to the next owner of the slots from %u on: %s",
+			ereport(LOG, (errmsg("leaving requests to the next owner of the slots from %u on: %s",
 					     shx_first_slot(my_process()), shmuring_strerror(left))));
 		(void)shmuring_backend_free(backend);
 		backend = NULL;

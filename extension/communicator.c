@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * communicator.c: starts the communicator beside the server, in the postmaster, by way of `shmuring watch`, which starts
- * it again when it dies (R16).
+ * communicator.c: starts the communicator beside the server, in the postmaster, by way of `shmuring watch`, which
+ * starts it again when it dies (R16).
  *
- * The watcher is nobody's child that PostgreSQL would mourn: it is forked twice, so that PID 1 reaps it, in a session of
- * its own, so that no signal to the server's group meets it, and nothing of the server is open in it. It ends when the
- * pipe on its stdin does, whose other end the postmaster and its children hold: when the last of them has gone.
+ * The watcher is nobody's child that PostgreSQL would mourn: it is forked twice, so that PID 1 reaps it, in a session
+ * of its own, so that no signal to the server's group meets it, and nothing of the server is open in it. It ends when
+ * the pipe on its stdin does, whose other end the postmaster and its children hold: when the last of them has gone.
  */
 #include "shmuring_ext.h"
 

@@ -5,8 +5,9 @@
 #include "common/relpath.h"
 
 static const char *const operations[] = {
-	"nop",        "get_page",    "prefetch", "rel_size", "rel_exists", "db_size",         "read_slru",   "write_page",
-	"extend",     "zero_extend", "create",   "truncate", "unlink",     "update_rel_size", "get_page_at", "sync",
+	"nop",       "get_page",   "prefetch", "rel_size",    "rel_exists", "db_size",
+	"read_slru", "write_page", "extend",   "zero_extend", "create",     "truncate",
+	"unlink",    "update_rel_size",        "get_page_at", "sync",
 };
 
 static const char *const states[] = {
@@ -115,9 +116,9 @@ void shx_raise_result(const struct shmuring_request *request, const struct shmur
 
 	ereport(ERROR,
 		(errcode(sqlstate_of(error)),
-		 errmsg("could not %s of %s: %s", shx_operation(request->opcode), key_of(request), meaning(error)),
+		 errmsg("%s of %s failed: %s", shx_operation(request->opcode), key_of(request), meaning(error)),
 		 errdetail("Errno %d after %d attempts.", error, done->attempts),
-		 error == ENOENT ? errhint("The relation may not have been written to where the page service reads.") : 0));
+		 error == ENOENT ? errhint("It may not have been written yet to where the page service reads.") : 0));
 }
 
 void shx_raise_timeout(const struct shmuring_request *request, bool is_gone)
@@ -127,7 +128,7 @@ void shx_raise_timeout(const struct shmuring_request *request, bool is_gone)
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("no communicator answered %s of %s", shx_operation(request->opcode), key_of(request)),
 			 errdetail("No process serves the region \"%s\".", shx_region_file()),
-			 errhint("Its log is named by shmuring.communicator_log; \"shmuring stat\" tells who served.")));
+			 errhint("See the file that shmuring.communicator_log names, and \"shmuring stat\".")));
 	ereport(ERROR,
 		(errcode(ERRCODE_CONNECTION_EXCEPTION),
 		 errmsg("%s of %s was not answered in time", shx_operation(request->opcode), key_of(request)),

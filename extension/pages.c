@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pages.c: pages, prefetch and sizes by SQL. The ring reads where the page service does: what only this server's buffers
- * hold, and was not written out or replayed there, is not seen.
+ * pages.c: pages, prefetch and sizes by SQL. The ring reads where the page service does: what only this server's
+ * buffers hold, and was not written out or replayed there, is not seen.
  */
 #include "shmuring_ext.h"
 
@@ -49,7 +49,8 @@ static struct shmuring_rel fork_of(Oid relid, text *fork_name)
 	/* A page has all rows. */
 	if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				errmsg("row-level security hides rows of relation \"%s\"", RelationGetRelationName(rel))));
+				errmsg("row-level security hides rows of relation \"%s\"",
+				       RelationGetRelationName(rel))));
 #if PG_VERSION_NUM >= 160000
 	named = shmuring_rel_of(rel->rd_locator.spcOid, rel->rd_locator.dbOid, rel->rd_locator.relNumber, (uint8)fork);
 #else

@@ -48,9 +48,11 @@ static void fail(int code, const char *text, const char *doing) pg_attribute_nor
 
 static void fail(int code, const char *text, const char *doing)
 {
+	const char *why = text != NULL ? text : shmuring_strerror(code);
+
 	ereport(FATAL,
 		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		 errmsg("could not %s \"%s\": %s", doing, shx_region_file(), text != NULL ? text : shmuring_strerror(code))));
+		 errmsg("could not %s \"%s\": %s", doing, shx_region_file(), why)));
 }
 
 /* Sleeps so many ms, unless the server is told to stop: its signals are blocked here, so they are looked for. */
@@ -63,7 +65,8 @@ static void pause_startup(int ms)
 	for (i = 0; sigpending(&pending) == 0 && i < lengthof(stops); i++)
 		if (sigismember(&pending, stops[i]) == 1)
 			ereport(FATAL, (errcode(ERRCODE_ADMIN_SHUTDOWN),
-					errmsg("the start was cancelled while it waited for region \"%s\"", shx_region_file())));
+					errmsg("the start was cancelled while it waited for region \"%s\"",
+					       shx_region_file())));
 	pg_usleep((long)ms * 1000);
 }
 

@@ -1,4 +1,4 @@
-/* What CREATE EXTENSION shmuring makes. A change of it is a script shmuring--0.1--0.2.sql, never an edit of this one. */
+/* What CREATE EXTENSION shmuring makes. Once released it is not edited: changes are scripts shmuring--0.1--0.2.sql. */
 \echo Use "CREATE EXTENSION shmuring" to load this file. \quit
 
 CREATE FUNCTION shmuring_version() RETURNS text

@@ -43,14 +43,15 @@ static void define_server_settings(void)
 				 SHX_BESIDE, homes, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("shmuring.communicator_path", "The program shmuring.", NULL, &shx_communicator_path,
 				   "shmuring", PGC_POSTMASTER, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
-	DefineCustomStringVariable("shmuring.communicator_log", "File that the log of the communicator is appended to.",
-				   NULL, &shx_communicator_log, "shmuring.log", PGC_POSTMASTER, GUC_SUPERUSER_ONLY, NULL,
-				   NULL, NULL);
+	DefineCustomStringVariable("shmuring.communicator_log", "File that the communicator's log is appended to.",
+				   NULL, &shx_communicator_log, "shmuring.log", PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+				   NULL, NULL, NULL);
 	DefineCustomStringVariable("shmuring.page_service", "Where the communicator gets pages from.",
 				   "As --service of \"shmuring serve\". Empty: no communicator is started.",
 				   &shx_page_service, "", PGC_POSTMASTER, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
-	DefineCustomStringVariable("shmuring.serve_options", "Further options of \"shmuring serve\", with blanks between them.",
-				   NULL, &shx_serve_options, "", PGC_POSTMASTER, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("shmuring.serve_options", "Further options of \"shmuring serve\".",
+				   "Blanks separate them.", &shx_serve_options, "", PGC_POSTMASTER, GUC_SUPERUSER_ONLY,
+				   NULL, NULL, NULL);
 }
 
 static void define_session_settings(void)

@@ -233,8 +233,9 @@ struct shmuring_host_config {
 	const char *region_path;        /* where to attach to it */
 	const char *service;            /* "store:DIR", "datadir:DIR": as of `shmuring serve` */
 	/*
-	 * Called for each line of the log, by threads of the library, several at once: it must be safe for that, must not
-	 * block for long, and must neither longjmp nor call shmuring_host_*. NULL: lines wait for shmuring_host_next_log.
+	 * Called for each line of the log, by threads of the library, several at once: it must be safe for that, must
+	 * not block for long, and must neither longjmp nor call shmuring_host_*. NULL: lines wait for
+	 * shmuring_host_next_log.
 	 */
 	void (*log)(void *user, const struct shmuring_log_record *record);
 	void *user;              /* for `log` */
