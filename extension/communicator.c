@@ -35,7 +35,7 @@ static char **command(void)
 	arguments[n++] = unconstify(char *, shx_region_file());
 	arguments[n++] = "--service";
 	arguments[n++] = shx_page_service;
-	strlcpy(options, shx_serve_options, sizeof(options));
+	snprintf(options, sizeof(options), "%s", shx_serve_options);
 	for (word = strtok_r(options, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest)) {
 		if (n == MOST_ARGUMENTS)
 			ereport(FATAL, (errcode(ERRCODE_CONFIG_FILE_ERROR),
@@ -59,7 +59,7 @@ static void reset_signals(void)
 }
 
 /* Tells the parent, on `said`, why there is no watcher. */
-static void give_up(int said) pg_attribute_noreturn();
+static void give_up(int said) __attribute__((__noreturn__));
 
 static void give_up(int said)
 {
@@ -71,7 +71,7 @@ static void give_up(int said)
 }
 
 /* The grandchild: becomes the program. Calls only what is safe between fork and exec. */
-static void become(char **arguments, int in, int said) pg_attribute_noreturn();
+static void become(char **arguments, int in, int said) __attribute__((__noreturn__));
 
 static void become(char **arguments, int in, int said)
 {

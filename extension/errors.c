@@ -77,7 +77,7 @@ static int sqlstate_of(int error)
 	case EROFS:
 		return ERRCODE_FEATURE_NOT_SUPPORTED;
 	case ERANGE:
-		return ERRCODE_SNAPSHOT_TOO_OLD;
+		return ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 	case ENOSPC:
 		return ERRCODE_DISK_FULL;
 	case ETIMEDOUT:

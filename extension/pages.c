@@ -21,6 +21,7 @@
 
 #if PG_VERSION_NUM >= 160000
 #include "storage/relfilelocator.h"
+#include "varatt.h"
 #endif
 
 PG_FUNCTION_INFO_V1(shmuring_read_page_sql);
@@ -80,11 +81,7 @@ static uint64 not_modified_since(uint64 noted)
 	if (RecoveryInProgress())
 		known = GetXLogReplayRecPtr(NULL);
 	else
-#if PG_VERSION_NUM >= 150000
 		known = GetFlushRecPtr(NULL);
-#else
-		known = GetFlushRecPtr();
-#endif
 	return Max(known, noted);
 }
 

@@ -44,7 +44,7 @@ const char *shx_region_file(void)
 	return by_default;
 }
 
-static void fail(int code, const char *text, const char *doing) pg_attribute_noreturn();
+static void fail(int code, const char *text, const char *doing) __attribute__((__noreturn__));
 
 static void fail(int code, const char *text, const char *doing)
 {

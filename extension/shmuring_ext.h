@@ -89,12 +89,12 @@ void shx_call(const struct shmuring_request *request, struct shmuring_completion
 /* --------------------------------------------------------------------------------------- errors.c: ereport */
 
 /* Raises what a call of the library returned, with the library's words or its own. */
-void shx_raise_call(int code, const char *text, const char *doing) pg_attribute_noreturn();
+void shx_raise_call(int code, const char *text, const char *doing) __attribute__((__noreturn__));
 /* Raises what a request was answered with. */
 void shx_raise_result(const struct shmuring_request *request, const struct shmuring_completion *done)
-	pg_attribute_noreturn();
+	__attribute__((__noreturn__));
 /* Raises that nobody answered in time. */
-void shx_raise_timeout(const struct shmuring_request *request, bool is_gone) pg_attribute_noreturn();
+void shx_raise_timeout(const struct shmuring_request *request, bool is_gone) __attribute__((__noreturn__));
 /* Name of an operation, of a slot's state. Static. */
 const char *shx_operation(uint8 opcode);
 const char *shx_state(int state);

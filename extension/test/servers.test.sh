@@ -50,6 +50,27 @@ start a 5001
 refuses 5001 08006 'no communicator answered' "SET shmuring.timeout = 20; SELECT shmuring_read_page('t', 'main', 0)"
 serve
 gives 5001 8192 "SELECT length(shmuring_read_page('t', 'main', 0))"
+stop a
+
+# Whoever holds slots of an earlier life keeps the server waiting, which says so and can be stopped.
+kill -STOP "$communicator"
+shmuring read --region "$(region_of a)" --rel 1663/5/16384 --block 0 --timeout 600000 >"$WORK/said" 2>&1 &
+tool=$!
+until_true eval 'shmuring stat --region "$(region_of a)" | grep -q "submitted 1"'
+pg_ctl start -D "$WORK/a" -l "$WORK/a.log" -o '-p 5001' -W -s
+until_true grep -q "waiting for requests of earlier servers in region \"$(region_of a)\"" "$WORK/a.log"
+postmaster=$(postmaster_of a)
+kill -INT "$postmaster"
+until_true is_gone "$postmaster"
+grep -q 'the start was cancelled' "$WORK/a.log" || fail 'the start was not cancelled'
+kill -KILL "$tool"
+wait "$tool" || true
+start a 5001
+grep -q 'completing leftover I/O of slot .*: get_page of 1663/5/16384 main block 0: withdrawn' "$WORK/a.log" ||
+    fail 'the leftover of the tool was not logged'
+kill -CONT "$communicator"
+gives 5001 8192 "SELECT length(shmuring_read_page('t', 'main', 0))"
+
 # It cannot be made to serve a region of other sizes.
 stop a
 echo 'max_connections = 50' >>"$WORK/a/postgresql.conf"
