@@ -48,8 +48,8 @@ ask 5001 'SELECT shmuring_stat_reset()' >/dev/null
 gives 5001 f "SELECT value > 10 FROM pg_stat_shmuring WHERE name = 'submitted'"
 gives 5001 t 'SELECT stats_reset IS NOT NULL AND slots > 0 AND life = 1 FROM shmuring_communicator'
 # The tool agrees on who serves.
-shmuring stat --region "$(region_of a)" | grep -q "pid $(ask 5001 'SELECT pid FROM shmuring_communicator')," ||
-    fail 'shmuring stat knows another communicator'
+said=$(shmuring stat --region "$(region_of a)")
+[[ $said == *"pid $(ask 5001 'SELECT pid FROM shmuring_communicator'),"* ]] || fail "shmuring stat says $said"
 
 # Names of settings.
 refuses 5001 42602 'invalid configuration parameter name' "SET shmuring.nothing = 1"

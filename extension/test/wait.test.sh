@@ -75,6 +75,7 @@ until_true eval "[ \"\$(ask 5001 'SELECT count(*) FROM shmuring_slots')\" = 0 ]"
 # Nobody serves: said so, by name.
 kill -STOP "$(watchers_of a)"
 kill -KILL "$communicator"
+until_true eval "[ \"\$(ask 5001 'SELECT is_serving FROM shmuring_communicator')\" = f ]"
 refuses 5001 08006 'no communicator answered' "SET shmuring.timeout = 20; $read_page"
 kill -CONT "$(watchers_of a)"
 gives 5001 8192 "$read_page"
