@@ -56,3 +56,26 @@ REVOKE ALL ON FUNCTION shmuring_get_slots(), shmuring_get_communicator(), shmuri
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION shmuring_get_slots(), shmuring_get_communicator(), shmuring_get_stat() TO pg_monitor;
 GRANT SELECT ON shmuring_slots, shmuring_communicator, pg_stat_shmuring TO pg_monitor;
+
+/*
+ * This server as a source of pages, by file number: standby.c has the layout of the answers. Raw pages of every
+ * database are what pg_read_server_files may read; the functions look for themselves.
+ */
+CREATE FUNCTION shmuring_source_pages(spc oid[], db oid[], rel oid[], fork int2[], block int8[],
+	not_modified_since pg_lsn DEFAULT '0/0', timeout_ms int DEFAULT 1000, pages bool DEFAULT true) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'shmuring_source_pages_sql' LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION shmuring_source_pages IS 'pages by file number, as the page service standby asks for them';
+
+CREATE FUNCTION shmuring_source_masked(spc oid, db oid, rel oid, fork int2, kind text, block int8[],
+	not_modified_since pg_lsn DEFAULT '0/0', timeout_ms int DEFAULT 1000, exact bool DEFAULT false,
+	pages bool DEFAULT false) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'shmuring_source_masked_sql' LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION shmuring_source_masked IS 'LSNs and digests of masked pages, as shmuring compare asks for them';
+
+CREATE FUNCTION shmuring_source_sizes(spc oid[], db oid[], rel oid[], fork int2[],
+	not_modified_since pg_lsn DEFAULT '0/0', timeout_ms int DEFAULT 1000) RETURNS int8[]
+	AS 'MODULE_PATHNAME', 'shmuring_source_sizes_sql' LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION shmuring_source_sizes IS 'blocks of relation forks by file number; -1: there is no such fork';
+
+REVOKE EXECUTE ON FUNCTION shmuring_source_pages, shmuring_source_masked, shmuring_source_sizes FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION shmuring_source_pages, shmuring_source_masked, shmuring_source_sizes TO pg_read_server_files;

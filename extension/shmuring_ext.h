@@ -11,6 +11,8 @@
  *	errors.c        errors of the library and of requests as errors of PostgreSQL
  *	pages.c         SQL: pages, prefetch, sizes
  *	views.c         SQL: slots, counters
+ *
+ * standby*.c, with standby.h, are apart: pages by file number, without the library and the region.
  */
 #ifndef SHMURING_EXT_H
 #define SHMURING_EXT_H
