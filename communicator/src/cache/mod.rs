@@ -48,11 +48,10 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// What a service's pages get unless somebody says otherwise. Files of a data directory may change behind us, and
-    /// are in the kernel's cache.
+    /// What a service's pages get unless somebody says otherwise. What changes by itself is not kept.
     #[must_use]
     pub const fn usual(service: &ServiceSpec) -> Self {
-        let memory = if matches!(service, ServiceSpec::DataDir(_)) { 0 } else { 64 << 20 };
+        let memory = if service.changes_by_itself() { 0 } else { 64 << 20 };
         Self { memory, prefetched: 16 << 20 }
     }
 }

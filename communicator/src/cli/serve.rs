@@ -27,8 +27,8 @@ pub(super) struct Args {
     region: PathBuf,
     #[command(flatten)]
     sizes: Sizes,
-    /// Where pages come from: store:DIR (pages versioned by LSN), datadir:DIR (a PostgreSQL data directory, read-only) or
-    /// grpc:SERVERS (page servers).
+    /// Where pages come from: store:DIR (pages versioned by LSN), datadir:DIR (a PostgreSQL data directory, read-only),
+    /// standby:CONNINFO (a PostgreSQL hot standby, read-only; CONNINFO as of libpq) or grpc:SERVERS (page servers).
     ///
     /// SERVERS is http://HOST:PORT[,...]?tenant=HEX&timeline=HEX[&stripe=BLOCKS][&token_file=FILE][&ca_file=FILE] with the
     /// server of shard 0 first (https:// for TLS), or a file that says the same, NAME = VALUE a line with
@@ -41,7 +41,7 @@ pub(super) struct Args {
     /// MiB of writes that a store gathers in memory before they become files, and that a take-over reads anew.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     memtable: u64,
-    /// MiB of pages kept in memory, each with the LSN it is valid to; 0: none [default: 64 for a store, 0 for a datadir].
+    /// MiB of pages kept in memory, each with the LSN it is valid to; 0: none [default: 64 for a store, 0 for others].
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     cache_memory: Option<u64>,
     /// What the page cache evicts goes to this file, which is made or emptied at the start.

@@ -120,7 +120,7 @@ impl Host {
         if was_served && !options.service.exists() {
             return Err(HostError::NoSuchStore(options.service.clone()));
         }
-        let service = options.service.open(options.memtable_bytes);
+        let service = options.service.open(options.memtable_bytes, &runtime);
         let service = service.map_err(|e| HostError::Service(options.service.clone(), e))?;
         let server =
             Server::start(region, service.clone(), runtime.clone(), options.server.clone()).map_err(|e| match e {

@@ -8,6 +8,7 @@
 //! | [`store`] | embedded pages versioned by LSN: the default |
 //! | [`datadir`] | read-only pages of a PostgreSQL data directory |
 //! | `grpc` | page servers across the network: feature `grpc` |
+//! | `standby` | a PostgreSQL hot standby, read-only: feature `standby`, on by default |
 //!
 //! The code here runs in the communicator, never in a backend: it may allocate and use threads, but no input may make it
 //! panic. Methods are called on a tokio runtime; what takes microseconds runs inline, commits and fsync on its blocking
@@ -19,6 +20,8 @@ mod error;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod spec;
+#[cfg(feature = "standby")]
+pub mod standby;
 pub mod store;
 
 pub use batch::{Answer, Answers, Ingest, Page, Read, ReadBatch, Value, Watermarks, What};

@@ -3,13 +3,16 @@
 use super::datadir::{Condition, DataDir, DataDirOptions};
 #[cfg(feature = "grpc")]
 use super::grpc::{GrpcOptions, GrpcService, GrpcSpec};
+#[cfg(feature = "standby")]
+use super::standby::{ConnInfo, Standby};
 use super::store::{Store, StoreOptions};
 use super::{PageService, Result};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
-/// A page service by name: `store:DIR`, `datadir:DIR` or `grpc:SERVERS`.
+/// A page service by name: `store:DIR`, `datadir:DIR`, `standby:CONNINFO` or `grpc:SERVERS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceSpec {
     /// Embedded pages in a directory, which is made if it is missing.
@@ -19,12 +22,20 @@ pub enum ServiceSpec {
     /// Page servers across the network.
     #[cfg(feature = "grpc")]
     Grpc(GrpcSpec),
+    /// Pages of a PostgreSQL hot standby.
+    #[cfg(feature = "standby")]
+    Standby(ConnInfo),
 }
 
-#[cfg(feature = "grpc")]
-const KINDS: &str = "store:DIR, datadir:DIR or grpc:SERVERS";
-#[cfg(not(feature = "grpc"))]
-const KINDS: &str = "store:DIR or datadir:DIR";
+/// What there is in this build, for the error that says so.
+const KINDS: &[&str] = &[
+    "store:DIR",
+    "datadir:DIR",
+    #[cfg(feature = "standby")]
+    "standby:CONNINFO",
+    #[cfg(feature = "grpc")]
+    "grpc:SERVERS",
+];
 
 impl FromStr for ServiceSpec {
     type Err = String;
@@ -35,7 +46,9 @@ impl FromStr for ServiceSpec {
             Some(("datadir", dir)) if !dir.is_empty() => Ok(Self::DataDir(dir.into())),
             #[cfg(feature = "grpc")]
             Some(("grpc", servers)) => servers.parse().map(Self::Grpc).map_err(|e| format!("'{s}': {e}")),
-            _ => Err(format!("'{s}' is not {KINDS}")),
+            #[cfg(feature = "standby")]
+            Some(("standby", at)) => at.parse().map(Self::Standby).map_err(|e| format!("standby: {e}")),
+            _ => Err(format!("'{s}' is none of {}", KINDS.join(", "))),
         }
     }
 }
@@ -47,6 +60,8 @@ impl std::fmt::Display for ServiceSpec {
             Self::DataDir(dir) => write!(f, "datadir:{}", dir.display()),
             #[cfg(feature = "grpc")]
             Self::Grpc(servers) => write!(f, "grpc:{servers}"),
+            #[cfg(feature = "standby")]
+            Self::Standby(at) => write!(f, "standby:{at}"),
         }
     }
 }
@@ -61,11 +76,27 @@ impl ServiceSpec {
             // They say so themselves; nothing is made.
             #[cfg(feature = "grpc")]
             Self::Grpc(_) => true,
+            // It may be away for a while; nothing is made there.
+            #[cfg(feature = "standby")]
+            Self::Standby(_) => true,
         }
     }
 
-    /// Opens the service; a store gathers so many bytes of writes in memory. Blocks on the filesystem.
-    pub fn open(&self, memtable_bytes: u64) -> Result<Arc<dyn PageService>> {
+    /// Whether its pages change by other means than requests, so that keeping them is for those who ask for it.
+    #[must_use]
+    pub const fn changes_by_itself(&self) -> bool {
+        match self {
+            Self::DataDir(_) => true,
+            #[cfg(feature = "standby")]
+            Self::Standby(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Opens the service; a store gathers so many bytes of writes in memory. Blocks on the filesystem, or on the network
+    /// through `runtime`, which must outlive the service; call it outside of async code.
+    pub fn open(&self, memtable_bytes: u64, runtime: &Handle) -> Result<Arc<dyn PageService>> {
+        let _ = runtime;
         Ok(match self {
             Self::Store(dir) => Arc::new(Store::open(dir, StoreOptions { memtable_bytes, ..StoreOptions::default() })?),
             Self::DataDir(dir) => {
@@ -76,6 +107,8 @@ impl ServiceSpec {
             }
             #[cfg(feature = "grpc")]
             Self::Grpc(servers) => Arc::new(GrpcService::open(servers, GrpcOptions::default())?),
+            #[cfg(feature = "standby")]
+            Self::Standby(at) => Arc::new(Standby::open(at, runtime)?),
         })
     }
 }
@@ -88,7 +121,7 @@ mod tests {
     fn services_parse_and_nonsense_does_not() {
         assert_eq!("store:/a:b".parse(), Ok(ServiceSpec::Store("/a:b".into())));
         assert_eq!("datadir:d".parse(), Ok(ServiceSpec::DataDir("d".into())));
-        for wrong in ["store", "store:", "s3:/x", "/x"] {
+        for wrong in ["store", "store:", "s3:/x", "/x", "standby", "standby:", "standby:port=1"] {
             assert!(wrong.parse::<ServiceSpec>().is_err(), "{wrong}");
         }
     }
