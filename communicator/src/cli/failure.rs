@@ -12,7 +12,8 @@ pub(super) const EXIT_CODES: &str = "Exit codes:
   3  no answer in time
   4  no communicator serves the region, or there is no region
   5  refused: a living process has it, or it is there already
-  6  the page service answered with an error: no such relation, a block past the end, disk full, ...";
+  6  the page service answered with an error: no such relation, a block past the end, disk full, ...
+  7  compare: pages differ; 1 here: not everything could be compared";
 
 /// Why a command failed: a sentence for people.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;

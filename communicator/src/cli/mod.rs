@@ -1,6 +1,8 @@
 //! The command line. One subcommand a file; an error is one line on stderr and an exit code ([`failure`]).
 
 mod child;
+#[cfg(feature = "standby")]
+mod compare;
 mod content;
 mod create;
 mod demo;
@@ -59,6 +61,9 @@ enum Command {
     Stat(stat::Args),
     /// Kill and stop backends and communicators at random under full load, and prove that nothing was lost.
     Torture(torture::Args),
+    /// Compare the pages of a primary with those of its hot standby, while both are in use.
+    #[cfg(feature = "standby")]
+    Compare(compare::Args),
     /// Simulate reads under four ways of asking page servers for them, and compare.
     Simulate(simulate::Args),
     /// One backend of a demo.
@@ -104,6 +109,8 @@ pub fn run(args: Args) -> ExitCode {
         Command::Demo(a) => demo::run(&a),
         Command::Region(a) => create::run(&a),
         Command::Stat(a) => stat::run(&a),
+        #[cfg(feature = "standby")]
+        Command::Compare(a) => compare::run_compare(&a),
         Command::Simulate(a) => simulate::run_all(&a),
         Command::DemoBackend(a) => demo::run_backend(&a),
         Command::Torture(a) => torture::run(&a),

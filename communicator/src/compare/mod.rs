@@ -3,12 +3,15 @@
 //! | file | role |
 //! |---|---|
 //! | `mask` | what of a page may differ |
+//! | `servers` | `shmuring compare`: a primary and its standby, which is another matter |
 //!
 //! A debugging aid that can be switched while the communicator serves. The local copy is a PostgreSQL data directory; a
 //! page of it is read on the way of each answer that is compared, so answers take longer. A local page that is newer than
 //! the answer, or that is not there, is no difference; nor is anything in a free space map, which is not logged.
 
 mod mask;
+#[cfg(all(feature = "cli", feature = "standby"))]
+pub mod servers;
 
 use crate::service::datadir::{DataDir, DataDirOptions};
 use crate::service::{Rel, Result, ServiceError, PAGE_SIZE};
