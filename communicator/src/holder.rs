@@ -12,7 +12,8 @@ use shmuring::liveness::ROLE_BYTE;
 use shmuring::region::Region;
 
 /// What is said of a holder that [`of_role`] or [`of_file`] does not find.
-pub const NOT_HERE: &str = "its process is not in /proc here: it is in another pid namespace, or another user's";
+pub const NOT_HERE: &str =
+    "its process is not in /proc here: it is ending, or in another pid namespace, or another user's";
 
 /// A kind of lock.
 #[derive(Clone, Copy, Debug)]

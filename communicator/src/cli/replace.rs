@@ -7,6 +7,7 @@ use super::Failure;
 use crate::holder;
 use crate::service::spec::ServiceSpec;
 use shmuring::region::Region;
+use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -43,21 +44,32 @@ pub(super) fn kill_holder_of_store(
     service: &ServiceSpec,
 ) -> Result<Option<u32>, Failure> {
     let ServiceSpec::Store(dir) = service else { return Ok(None) };
-    let Ok(marker) = crate::service::store::lock_path(dir).metadata() else { return Ok(None) };
+    let lock = crate::service::store::lock_path(dir);
+    let Ok(marker) = lock.metadata() else { return Ok(None) };
     let begin = Instant::now();
     let mut killed = None;
-    while let Some(pid) = holder::of_file(&marker) {
-        if killed != Some(pid) {
-            let is_ours = || holder::has_file_and_region(pid, &marker, region);
-            if !is_ours() {
-                // Another region's: opening the store says so.
-                break;
+    loop {
+        match holder::of_file(&marker) {
+            Some(pid) if killed != Some(pid) => {
+                let is_ours = || holder::has_file_and_region(pid, &marker, region);
+                if !is_ours() {
+                    // Another region's: opening the store says so.
+                    break;
+                }
+                killed = kill(path, pid, is_ours)?.or(killed);
             }
-            killed = kill(path, pid, is_ours)?.or(killed);
+            // A process that ends is gone from /proc a little before its locks are.
+            None if killed.is_none() || is_free(&lock) => break,
+            _ => {}
         }
         wait(path, "store", begin)?;
     }
     Ok(killed)
+}
+
+/// Whether nobody has locked the file.
+fn is_free(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// A moment, unless it has been too long.
