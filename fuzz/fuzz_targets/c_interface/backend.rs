@@ -155,8 +155,9 @@ impl World {
         let (request, is_null) = (lists.request(u)?, u.ratio(1, 32)?);
         let at = if is_null { null() } else { &raw const request };
         let rel = ApiRel { reserved: [0, 0, u8::from(u.ratio(1, 16)?)], ..REL };
-        let filling = [EINVAL, EBUSY, ENOBUFS];
-        let starting = [EINVAL, EBUSY, ENOBUFS, EAGAIN, ESTALE];
+        // EFAULT: a list that the request needs may be NULL.
+        let filling = [EINVAL, EBUSY, ENOBUFS, EFAULT];
+        let starting = [EINVAL, EBUSY, ENOBUFS, EAGAIN, ESTALE, EFAULT];
         // SAFETY: as `Caller` says; requests and what they lead to are there.
         let (got, slot) = unsafe {
             match u.int_in_range(0..=5)? {
@@ -298,7 +299,7 @@ impl World {
         let out = if missing == 2 { null_mut() } else { &raw mut done };
         let to = if missing == 3 { null_mut() } else { pages.as_mut_ptr().cast() };
         let lacks = missing < 3 || missing == 3 && len > 0;
-        let errors = [&WAITED[..], &[EINVAL, EBUSY, ENOBUFS, EAGAIN, ESTALE, EALREADY, EINPROGRESS]].concat();
+        let errors = [&WAITED[..], &[EINVAL, EBUSY, ENOBUFS, EAGAIN, ESTALE, EALREADY, EINPROGRESS, EFAULT]].concat();
         // SAFETY: as `Caller` says; places of ours.
         caller.call(lacks, &errors, |b| unsafe { abi::shmuring_call(b, request, at, to, len, out) });
         Ok(())

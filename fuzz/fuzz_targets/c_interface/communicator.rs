@@ -1,5 +1,6 @@
 //! The side of a communicator that is written in C.
 
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::ptr::{null, null_mut};
 
@@ -19,7 +20,11 @@ const COPYING: u32 = 4;
 #[derive(Default)]
 pub struct Side {
     handle: Option<Handle>,
+    /// Of claims that were handed out, the latest last.
     names: Vec<i64>,
+    /// Those that were not answered; and whether there may be others, claimed and not handed out yet.
+    live: BTreeSet<i64>,
+    has_backlog: bool,
     audits: u32,
 }
 
@@ -36,6 +41,7 @@ impl World {
         // SAFETY: a handle that lives.
         let inherited = unsafe { abi::shmuring_communicator_inherited(c) };
         assert!(inherited >= 0 && inherited as u32 <= self.geometry.slots);
+        self.communicator.has_backlog = inherited > 0;
         Ok(())
     }
 
@@ -120,7 +126,9 @@ impl World {
             assert!((claim.name as u32) < self.geometry.slots && claim.reserved == 0 && claim.claim_flags <= 1);
             assert!(claim.opcode <= 15 && claim.count <= 32 && claim.flags & !0x3f == 0 && claim.flags & 3 != 3);
             self.communicator.names.push(claim.name);
+            self.communicator.live.insert(claim.name);
         }
+        self.communicator.has_backlog = code as usize == max;
         let old = self.communicator.names.len().saturating_sub(8);
         self.communicator.names.drain(..old);
         Ok(())
@@ -133,6 +141,12 @@ impl World {
             1 => (number(u, 1)? << 32) as i64 | u.int_in_range(0..=i64::from(self.geometry.slots))?,
             n => self.communicator.names.iter().rev().nth(n % 4).copied().unwrap_or(0),
         })
+    }
+
+    /// A claim that was answered, or never made, is stale: nothing is done for its name.
+    fn check_name(&self, name: i64, is_done: bool) {
+        let is_live = self.communicator.live.contains(&name) || self.communicator.has_backlog;
+        assert!(is_live || !is_done, "{name:#x} is none of {:x?}", self.communicator.live);
     }
 
     /// What comes before an answer.
@@ -172,6 +186,7 @@ impl World {
         }
         assert!(code <= 0 || what == 0 && code == 1, "{code}");
         let is_done = documented(code, &errors).is_some();
+        self.check_name(name, is_done || code == -ECANCELED);
         assert!(!is_done || what < 4 || bytes <= BLOCK, "more than a block was copied");
         if code == -ECANCELED {
             self.is_gone(c, name);
@@ -195,7 +210,8 @@ impl World {
             return Ok(());
         }
         assert!(code <= 0, "{code}");
-        documented(code, &[ECANCELED, if outside { EINVAL } else { ESTALE }]);
+        let is_done = documented(code, &[ECANCELED, if outside { EINVAL } else { ESTALE }]).is_some();
+        self.check_name(name, is_done || code == -ECANCELED);
         if !outside {
             self.is_gone(c, name);
         }
@@ -203,7 +219,8 @@ impl World {
     }
 
     /// A claim that was answered, or withdrawn, is stale to every call.
-    fn is_gone(&self, c: Handle, name: i64) {
+    fn is_gone(&mut self, c: Handle, name: i64) {
+        self.communicator.live.remove(&name);
         // SAFETY: a handle that lives; a page as long as it says.
         unsafe {
             assert_eq!(abi::shmuring_claim_is_cancelled(c, name), -ESTALE);

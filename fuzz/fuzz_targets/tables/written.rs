@@ -56,9 +56,18 @@ impl Notes {
         let lsn = if u.ratio(1, 4)? { number(u, 1 << 55)? } else { 8 * u.int_in_range(0..=31)? };
         let table = parts.last_written();
         match u.int_in_range(0..=7)? {
-            0..=4 => {
+            0..=2 => {
                 table.note(rel(n), block, lsn);
                 self.noted(n, |b| b == block, lsn);
+            }
+            // Several, one after the other: more than a bucket has room for.
+            3 | 4 => {
+                for (block, more) in BLOCKS.into_iter().zip(0..) {
+                    let lsn = lsn.saturating_add(8 * more);
+                    table.note(rel(n), block, lsn);
+                    self.noted(n, |b| b == block, lsn);
+                    self.newest = self.newest.map(|newest| newest.max(round(lsn)));
+                }
             }
             5 => {
                 let count = number(u, 64 * 128)? as u32;
