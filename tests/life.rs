@@ -188,8 +188,8 @@ fn a_life_that_ends_is_over_for_children_that_were_forked_meanwhile_too() {
         let life = ServerLife::begin(region, 7).unwrap();
         // As a log collector, which outlives a restart of everything else, and has what was open.
         // SAFETY: system calls on numbers.
-        if unsafe { libc::fork() } == 0 {
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        let is_child = unsafe { libc::fork() == 0 && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0 };
+        if is_child {
             hang();
         }
         drop(life);
