@@ -214,14 +214,14 @@ impl Model {
 /// mutations take their LSNs.
 #[tokio::test]
 async fn no_reader_that_tells_the_truth_sees_what_is_old() {
-    for seed in 1..=6_u64 {
+    for seed in 1..=3_u64 {
         let site = Site::new();
         site.settings("ingest_lag_bytes = 400\n");
         let mut server = site.start(&["--checkpoint-every", "0"]);
         let mut writer = server.writer().await;
         let (mut model, mut random) = (Model::default(), Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
         writer.all(vec![create(1 + random.below(300))]).await;
-        let (mut seen, mut hidden) = (0, 0);
+        let (mut seen, mut hidden, mut short_of) = (0, 0, 0);
         for step in 0..60 {
             writer.all(vec![model.next(&mut random)]).await;
             if step % 20 == 19 {
@@ -234,18 +234,30 @@ async fn no_reader_that_tells_the_truth_sees_what_is_old() {
             let mut stream = server.stream().await;
             let ready: Vec<u32> = (0..model.blocks.len() as u32).filter(|b| model.noted[b] <= at).collect();
             hidden += model.blocks.len() - ready.len();
-            for block in ready {
-                stream.ask(REL, &[block], LATEST, model.noted[&block].max(1)).await;
-                let found = version(&stream.answer().await);
-                assert_eq!(found, Ok(model.blocks[block as usize]), "seed {seed} step {step} block {block} at {at}");
-                seen += 1;
+            for some in ready.chunks(8) {
+                for block in some {
+                    let n = model.noted[block].max(1);
+                    stream.ask(REL, &[*block], LATEST, n).await;
+                    // As of what the reader knows it is not always there: that is what the server must make up for.
+                    stream.ask(REL, &[*block], n, n).await;
+                }
+                for block in some {
+                    let found = version(&stream.answer().await);
+                    assert_eq!(
+                        found,
+                        Ok(model.blocks[*block as usize]),
+                        "seed {seed} step {step} block {block} at {at}"
+                    );
+                    seen += 1;
+                    short_of += usize::from(version(&stream.answer().await) != found);
+                }
             }
             if model.relation <= at {
                 let size = server.size(LATEST, model.relation.max(1)).await.unwrap();
                 assert_eq!(size, Some(model.blocks.len() as u32), "seed {seed} step {step} at {at}");
             }
         }
-        assert!(seen > 100, "seed {seed}: {seen} reads, {hidden} would wait");
+        assert!(seen > 100 && short_of > 0, "seed {seed}: {seen} reads, {hidden} would wait, {short_of} too early");
         server.set("").await;
         for (block, version) in (0..).zip(&model.blocks) {
             assert_eq!(server.version(block, LATEST, model.noted[&block].max(1)).await, Ok(*version));
