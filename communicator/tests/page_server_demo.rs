@@ -1,10 +1,10 @@
-//! The main job over page servers: shards as processes of their own, one of them held back, some of them killed.
+//! The main job over page servers: shards as processes of their own, one of them held back.
 #![cfg(feature = "grpc")]
 
 mod support;
 
 use serde_json::Value;
-use support::{children_of, kill, pause, Demo};
+use support::Demo;
 
 fn assert_good(report: &Value) {
     for zero in ["wrong", "lost", "errors", "lost_hints"] {
@@ -22,20 +22,4 @@ fn a_demo_with_a_shard_held_back_verifies_every_page_and_tells_latencies_with_an
         assert!(report[reads]["count"].as_u64().unwrap() > 0, "no {reads} in {report:#}");
     }
     assert_eq!(report["held_back_ms"], 500);
-}
-
-#[test]
-fn page_servers_killed_in_the_middle_are_started_again_and_nothing_is_lost() {
-    let demo = Demo::start(&["--page-servers", "3", "--backends", "3", "--seconds", "6"]);
-    demo.wait_for_backends(3);
-    for round in 0..4 {
-        pause(700);
-        let servers = children_of(demo.pid(), "page-server");
-        if let Some(pid) = servers.get(round % servers.len().max(1)) {
-            kill(*pid, libc::SIGKILL);
-        }
-    }
-    let report = demo.finish(0);
-    assert_good(&report);
-    assert!(report["page_server_restarts"].as_u64().unwrap() > 0, "{report:#}");
 }
