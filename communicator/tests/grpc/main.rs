@@ -2,6 +2,7 @@
 
 mod answers;
 mod connections;
+mod processes;
 mod support;
 mod waiting;
 mod writes;

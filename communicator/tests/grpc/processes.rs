@@ -1,0 +1,95 @@
+//! The whole path: backends, a communicator and page servers, each a process.
+
+#[path = "../support/mod.rs"]
+mod command;
+
+use crate::support::IDS;
+use command::{page, pages, run, shmuring, soon, Serve, Site, REL};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+/// A page server; killed when dropped.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    /// Shard `number` of three, on a port that is free.
+    fn start(site: &Site, number: usize) -> Self {
+        let mut command = shmuring();
+        command.args(["page-server", "--listen", "127.0.0.1:0", "--stripe", "4"]);
+        command.args(["--shard", &format!("{number}/3"), "--store"]).arg(site.path(&format!("pages-{number}")));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the page server does not serve");
+        Self { child, url: format!("http://{}", line.trim()) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_map(site: &Site, servers: &[Server]) {
+    let mut text = format!("stripe = 4\n{}\n", IDS.replace('&', "\n"));
+    for (i, server) in servers.iter().enumerate() {
+        text += &format!("shard.{i} = {}\n", server.url);
+    }
+    std::fs::write(site.path("map"), text).unwrap();
+}
+
+fn serve(site: &Site) -> Serve {
+    let service = format!("grpc:{}", site.path("map").display());
+    // Every read is to reach the servers.
+    site.serve_with(&service, &["--cache-memory", "0", "--prefetch-buffer", "0"])
+}
+
+#[test]
+fn pages_survive_page_servers_that_die_and_move_and_communicators_that_die() {
+    let site = Site::new();
+    let mut servers: Vec<_> = (0..3).map(|i| Server::start(&site, i)).collect();
+    write_map(&site, &servers);
+    let mut communicator = serve(&site);
+    site.write(0, &pages(0..24, 1), &["--create", "--extend"]).good();
+    site.check(0..24, 1);
+    assert!(site.run("relsize", &["--rel", REL]).good().contains("24"));
+    site.run("read", &["--rel", REL, "--block", "24", "--out", "/dev/null"])
+        .failed_as(6, &["block 24", "past the end"]);
+
+    // A server dies, and comes back at another address.
+    for moved in [1, 0] {
+        drop(servers.remove(moved));
+        servers.insert(moved, Server::start(&site, moved));
+        write_map(&site, &servers);
+        communicator.signal(libc::SIGHUP);
+        let version = 2 + moved as u32;
+        site.write(3, &pages(3..21, version), &[]).good();
+        site.check(3..21, version);
+        site.check(0..3, 1);
+    }
+    assert!(communicator.log().contains("the shard map has changed"), "{}", communicator.log());
+
+    // A communicator dies; the next fences it at every server.
+    communicator.kill_9();
+    let mut next = serve(&site);
+    assert_eq!(site.stat()["communicator"]["epoch"], 2);
+    site.check(3..21, 2);
+    site.write(24, &page(24, 1), &["--extend"]).good();
+    site.check(24..25, 1);
+    next.drain();
+    assert!(soon(|| !next.is_running()));
+}
+
+#[test]
+fn a_map_with_a_hole_is_a_mistake_that_names_the_shard() {
+    let site = Site::new();
+    let spec = format!("grpc:http://127.0.0.1:1,,http://127.0.0.1:3?{IDS}");
+    let said = run(&["serve", "--region", &site.region().display().to_string(), "--service", &spec]);
+    assert!(said.code == Some(2) && said.err.contains("shard 1 of 3 has no server"), "{said:?}");
+}
