@@ -238,9 +238,10 @@ int shmuring_backend_memory(const struct shmuring_region *region, uint32_t count
 
 /*
  * As shmuring_backend_attach, with all that the handle keeps in `memory` (a memory context of PostgreSQL, say): `len`
- * bytes, aligned to 8, at least as many as shmuring_backend_memory says, else SHMURING_ERR_BAD_MEMORY. They stay as they
- * are until shmuring_backend_free, which does not free them; after that they are the caller's again. What the handle has
- * beside them is a descriptor, and a page of its own. [slow]: a path is allocated, and freed before the return.
+ * bytes, aligned to 8, at least as many as shmuring_backend_memory says, else SHMURING_ERR_BAD_MEMORY. They stay as
+ * they are until shmuring_backend_free, which does not free them; after that they are the caller's again. What the
+ * handle has beside them is a descriptor, and a page of its own. [slow]: a path is allocated, and freed before the
+ * return.
  */
 int shmuring_backend_attach_in(struct shmuring_region *region, uint32_t first, uint32_t count, void *memory, size_t len,
 			       struct shmuring_backend **out, struct shmuring_error *err);

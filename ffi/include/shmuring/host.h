@@ -250,8 +250,8 @@ struct shmuring_host_config {
 	uint64_t cache_bytes;    /* pages kept in memory; 0: 64 MiB for a store, none for a datadir; UINT64_MAX: none */
 	uint64_t prefetch_bytes; /* prefetched pages that wait for a reader; 0: 16 MiB; UINT64_MAX: none */
 	/*
-	 * What the page cache evicts goes to this file of so many bytes, which is made (mode 0600) or emptied at the start.
-	 * NULL, and 0: it goes nowhere.
+	 * What the page cache evicts goes to this file of so many bytes, which is made (mode 0600) or emptied at the
+	 * start. NULL, and 0: it goes nowhere.
 	 */
 	const char *cache_file;
 	uint64_t cache_file_bytes;
@@ -261,10 +261,11 @@ struct shmuring_host_config {
  * Starts the communicator: opens the page service, takes the role of the region, serves. Stores a handle in *out.
  *
  * Returns 0 when it serves; SHMURING_ERR_ROLE_HELD while a living communicator holds the role;
- * SHMURING_ERR_BAD_REQUEST for a configuration that makes no sense, or says more than this version of the library knows;
- * SHMURING_ERR_BAD_MEMORY for a null pointer; -EBUSY for a cache file that another process uses; -ENOENT for a region that is not there, and for a store that would have
- * to be made beside a region that was served before; or what opening the page service or a system call said. `err`,
- * unless NULL, gets the reason in words. On an error *out is as it was and nothing runs.
+ * SHMURING_ERR_BAD_REQUEST for a configuration that makes no sense, or says more than this version of the library
+ * knows; SHMURING_ERR_BAD_MEMORY for a null pointer; -EBUSY for a cache file that another process uses; -ENOENT for a
+ * region that is not there, and for a store that would have to be made beside a region that was served before; or what
+ * opening the page service or a system call said. `err`, unless NULL, gets the reason in words. On an error *out is as
+ * it was and nothing runs.
  *
  * Blocks until the page service is open, which may read a long journal; signals are handled meanwhile. Everything
  * runs in threads of the library, in which all signals are blocked, and it installs no handler. Nothing of `config`
