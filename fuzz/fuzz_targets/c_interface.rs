@@ -4,7 +4,7 @@
 //! panic counts), hangs, or touches a byte outside of the region and of what the call was given; an error leaves what the
 //! call would have stored as it was; an answered claim is stale.
 //!
-//! `abi` the functions; `backend` and `communicator` the two sides.
+//! `abi` the functions; `backend` and `communicator` the two sides; `tables` what a region knows.
 #![no_main]
 
 #[path = "c_interface/abi.rs"]
@@ -17,6 +17,8 @@ mod backend;
 mod clock;
 #[path = "c_interface/communicator.rs"]
 mod communicator;
+#[path = "c_interface/tables.rs"]
+mod tables;
 
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::ptr::{null, null_mut};
@@ -217,11 +219,12 @@ impl World {
     }
 
     fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
-        match u.int_in_range(0..=9)? {
+        match u.int_in_range(0..=10)? {
             0..=3 => self.own(u),
             4..=7 => self.communicate(u),
             8 => self.server(u),
-            _ => self.look(u),
+            9 => self.look(u),
+            _ => self.tables(u),
         }
     }
 
@@ -273,8 +276,10 @@ fn run(data: &[u8]) -> Result<()> {
     let ground = ground();
     let mut u = Unstructured::new(data);
     let (slots, bounce_per_slot) = (u.int_in_range(1..=5)?, u.int_in_range(0..=2)?);
-    let options = ApiOptions { slots, bounce_per_slot, block_size: BLOCK as u32, reserved: [0; 5] };
-    let g = Geometry::new(slots, bounce_per_slot, BLOCK as u32).unwrap();
+    let (written_buckets, rel_sizes) = (2, 8);
+    let block_size = BLOCK as u32;
+    let options = ApiOptions { slots, bounce_per_slot, block_size, written_buckets, rel_sizes, reserved: [0; 3] };
+    let g = Geometry::new(slots, bounce_per_slot, block_size).unwrap().with_tables(written_buckets, rel_sizes).unwrap();
     let len = g.total_len as usize;
     let base = ground.place(len);
     let lock_path = CString::new(ground.lock_path.to_str().unwrap()).unwrap();

@@ -63,6 +63,16 @@ extern "C" {
         err: *mut ApiError,
     ) -> c_int;
     pub fn shmuring_region_detach(region: Handle) -> c_int;
+    pub fn shmuring_written_note(region: Handle, rel: ApiRel, block: u32, lsn: u64) -> c_int;
+    pub fn shmuring_written_note_range(region: Handle, rel: ApiRel, first: u32, count: u32, lsn: u64) -> c_int;
+    pub fn shmuring_written_note_relation(region: Handle, rel: ApiRel, lsn: u64) -> c_int;
+    pub fn shmuring_written_note_all(region: Handle, lsn: u64) -> c_int;
+    pub fn shmuring_written_get(region: Handle, rel: ApiRel, block: u32, lsn: *mut u64) -> c_int;
+    pub fn shmuring_written_get_range(region: Handle, rel: ApiRel, first: u32, count: u32, lsns: *mut u64) -> c_int;
+    pub fn shmuring_written_get_relation(region: Handle, rel: ApiRel, lsn: *mut u64) -> c_int;
+    pub fn shmuring_written_get_database(region: Handle, db_oid: u32, lsn: *mut u64) -> c_int;
+    pub fn shmuring_written_floor(region: Handle, lsn: *mut u64) -> c_int;
+    pub fn shmuring_server_reset_written(server: Handle, floor: u64) -> c_int;
     pub fn shmuring_owner_statistics(region: Handle, first: u32, out: *mut u64) -> c_int;
     pub fn shmuring_role_statistics(region: Handle, out: *mut u64) -> c_int;
 
