@@ -1,12 +1,15 @@
 //! `shmuring watch`: a communicator that is started again whenever it dies, for a database server that starts it.
 //!
-//! It ends with its stdin: the pipe whose other end the server's processes hold, so with the last of them. It touches
-//! no region, and ends by itself, with 0 or 1: a database may take a child's death by a signal for a crash of its own
+//! It ends with its stdin if that is a pipe or a socket: a pipe whose other end the server's processes hold, so with the
+//! last of them. It touches no region, and ends by itself, with 0 or 1: a database may take a child's death by a signal for a crash of its own
 //! (R16). Killed, it leaves its communicator behind, which serves on, until the next watcher replaces it.
 
 use super::serve::log_to_stderr;
 use super::{Failure, Outcome};
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
@@ -28,7 +31,7 @@ pub(super) struct Args {
     serve: Vec<OsString>,
 }
 
-/// Watches until stdin ends or SIGTERM or SIGINT come, then lets the communicator drain.
+/// Watches until stdin, if it is a pipe or a socket, ends, or SIGTERM or SIGINT come, then lets the communicator drain.
 pub(super) fn run(args: &Args) -> Outcome {
     log_to_stderr();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -45,7 +48,7 @@ async fn watch(args: &Args) -> Outcome {
         tokio::select! {
             _ = term.recv() => return stop(child, "SIGTERM").await,
             _ = int.recv() => return stop(child, "SIGINT").await,
-            _ = &mut end => return stop(child, "the server has ended").await,
+            _ = &mut end => return stop(child, "stdin has ended").await,
             status = child.wait() => {
                 pause = if since.elapsed() > YOUTH { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
                 tracing::warn!("the communicator ended with {}: starting another", status?);
@@ -64,12 +67,18 @@ async fn watch(args: &Args) -> Outcome {
     }
 }
 
-/// A thread's, since what stdin is need not be fit for polling.
+/// A thread's, since what stdin is need not be fit for polling. It never comes of a terminal, a file or /dev/null, which
+/// nobody holds for as long as he lives.
 fn end_of_stdin() -> oneshot::Receiver<()> {
     let (send, receive) = oneshot::channel();
     std::thread::spawn(move || {
+        let stdin = std::io::stdin();
+        let kind = stdin.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata()).map(|m| m.file_type());
+        while !kind.as_ref().is_ok_and(|k| k.is_fifo() || k.is_socket()) {
+            std::thread::park();
+        }
         // What is written there only asks whether somebody reads.
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = std::io::copy(&mut stdin.lock(), &mut std::io::sink());
         let _ = send.send(());
     });
     receive
