@@ -81,13 +81,12 @@ impl<'r> Backend<'r> {
     fn sleep(&mut self, slot: &Slot, request: SlotRef, wait: &Wait<'_>) -> Result<()> {
         self.check_process()?;
         let mut now = clock::now();
-        // Relaxed: statistics; tells `shmuring stat` since when somebody waits.
-        slot.waiting_since.store(now, Ordering::Relaxed);
         loop {
             let word = owner::look(slot);
             if judge(word, request)? {
                 return Ok(());
             }
+            note_wait(slot, word, now);
             self.check_wait(wait, now)?;
             if let Ok(marked) = owner::set_waiter(slot, word) {
                 if self.sleep_on(slot, marked, wait, now) == Outcome::Interrupted {
@@ -178,7 +177,7 @@ impl<'r> Backend<'r> {
                 if judge(word, *r)? {
                     return Ok(i);
                 }
-                slot.waiting_since.store(now, Ordering::Relaxed);
+                note_wait(slot, word, now);
                 let Ok(marked) = owner::set_waiter(slot, word) else {
                     has_moved = true;
                     continue;
@@ -216,6 +215,14 @@ impl<'r> Backend<'r> {
         let Some(slot) = first else { return Outcome::Changed };
         let slice = wait.until.saturating_sub(now).min(BLIND_SLICE / 10);
         futex::wait(&slot.word, owner::look(slot).low(), slice, self.parts.private)
+    }
+}
+
+/// Notes since when somebody waits, for `shmuring stat`: since the first sleep for this request.
+fn note_wait(slot: &Slot, word: Word, now: u64) {
+    if !word.waiter() {
+        // Relaxed: statistics.
+        slot.waiting_since.store(now, Ordering::Relaxed);
     }
 }
 
