@@ -121,6 +121,14 @@ void shx_raise_result(const struct shmuring_request *request, const struct shmur
 		 error == ENOENT ? errhint("It may not have been written yet to where the page service reads.") : 0));
 }
 
+void shx_raise_no_slot(void)
+{
+	ereport(ERROR,
+		(errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("no request slot came back in time"),
+		 errdetail("All %d slots of this process have requests that were given up.", shx_slots_per_backend),
+		 errhint("A communicator gives them back: see the view shmuring_communicator.")));
+}
+
 void shx_raise_timeout(const struct shmuring_request *request, bool is_gone)
 {
 	if (is_gone)

@@ -78,6 +78,12 @@ static int64 now_ns(void)
 	return (int64)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Whether a process sleeps for the answer; one that is there wakes it, and the bit stays. */
+static bool is_waited_for(uint64 word)
+{
+	return (word & SHMURING_WORD_WAITER) != 0 && (word & SHMURING_WORD_STATE) != SHMURING_STATE_COMPLETED;
+}
+
 /* Since when the request is known to be under way, as an interval; NULL if nobody noted it. */
 static Datum age_of(const struct shmuring_slot *slot, uint64 word, bool *is_null)
 {
@@ -87,7 +93,7 @@ static Datum age_of(const struct shmuring_slot *slot, uint64 word, bool *is_null
 
 	if (state == SHMURING_STATE_PROCESSING)
 		since = (int64)slot->claimed_at;
-	if (since == 0 && (word & SHMURING_WORD_WAITER) != 0)
+	if (since == 0 && is_waited_for(word))
 		since = (int64)slot->waiting_since;
 	*is_null = since == 0;
 	age->time = since == 0 ? 0 : (now_ns() - since) / 1000;
@@ -107,7 +113,7 @@ static void slot_line(const struct shmuring_slot *slot, uint32 number, uint64 wo
 	values[n++] = Int64GetDatum(number);
 	values[n++] = Int64GetDatum((uint32)word >> SHMURING_WORD_GENERATION_SHIFT);
 	values[n++] = CStringGetTextDatum(shx_state((int)(word & SHMURING_WORD_STATE)));
-	values[n++] = BoolGetDatum((word & SHMURING_WORD_WAITER) != 0);
+	values[n++] = BoolGetDatum(is_waited_for(word));
 	nulls[n] = epoch == 0;
 	values[n++] = Int64GetDatum(epoch);
 	values[n++] = CStringGetTextDatum(shx_operation(r.opcode));

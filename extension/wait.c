@@ -109,8 +109,11 @@ void shx_wait_free(struct shmuring_backend *b)
 
 	while ((code = sleep_once(b, SHMURING_ERR_STALE, until)) < 0) {
 		CHECK_FOR_INTERRUPTS();
-		if (!goes_on(code, until))
-			shx_raise_call(code, NULL, "wait for a request slot");
+		if (goes_on(code, until))
+			continue;
+		if (code == SHMURING_ERR_TIMED_OUT || code == SHMURING_ERR_COMMUNICATOR_GONE)
+			shx_raise_no_slot();
+		shx_raise_call(code, NULL, "wait for a request slot");
 	}
 }
 

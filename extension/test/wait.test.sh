@@ -64,7 +64,7 @@ gives 5001 32 "SET shmuring.timeout = 0; SELECT shmuring_prefetch('t', 'main', 0
 # Sessions that are cancelled more often than they have slots are told so.
 too_many=$(for _ in $(seq 70); do echo "$read_page;"; done)
 psql -h "$sockets" -p 5001 -U postgres -XAtq <<<"SET shmuring.timeout = 2; $too_many" >"$WORK/said" 2>&1
-grep -q 'could not wait for a request slot' "$WORK/said" || fail "$(cat "$WORK/said")"
+grep -q 'no request slot came back in time' "$WORK/said" || fail "$(cat "$WORK/said")"
 
 # Everything comes back, and the sessions' slots with it.
 kill -CONT "$communicator"
