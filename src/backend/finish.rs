@@ -21,16 +21,16 @@ impl<'r> Backend<'r> {
         Ok(slot.result.with(|p| unsafe { p.read() }))
     }
 
-    /// Copies bounce block `i` of a complete read to `to` (at most a block's length); `BadBuffer` if it has no such block,
-    /// or failed: what is in its blocks then are the pages of somebody else.
+    /// Copies bounce block `i` of a complete read to `to` (at most a block's length); `BadBuffer` if it has no such
+    /// block, or failed: what is in its blocks then are the pages of somebody else.
     pub fn copy_out(&self, request: SlotRef, i: usize, to: &mut [u8]) -> Result<()> {
         let block = self.bounce_block(request, i)?;
         // SAFETY: Completed, so the blocks of the slot are the owner's to read (R5).
         unsafe { self.parts.pools.get(BOUNCE)?.read(block, to) }
     }
 
-    /// Bounce block `i` of a complete read, in place; errors as of [`Backend::copy_out`]. It stays valid until the request is finished, which needs
-    /// `&mut self`.
+    /// Bounce block `i` of a complete read, in place; errors as of [`Backend::copy_out`]. It stays valid until the
+    /// request is finished, which needs `&mut self`.
     pub fn page(&self, request: SlotRef, i: usize) -> Result<&[u8]> {
         let block = self.bounce_block(request, i)?;
         let pool = self.parts.pools.get(BOUNCE)?;
