@@ -2,8 +2,9 @@
 # Builds, installs and removes the C library: ffi/install.sh build | install | uninstall
 #
 # PREFIX (/usr/local), LIBDIR ($PREFIX/lib), INCLUDEDIR ($PREFIX/include): where it will be found. DESTDIR: put before all
-# of them while installing. FEATURES (host): `host` for everything, `communicator` without the communicator of shmuring
-# and its threads, `none` for backends alone.
+# of them while installing. FEATURES (host): `host,grpc,standby` for a host with every page service that `shmuring serve`
+# has, `host` with stores and data directories alone, `communicator` without the communicator of shmuring and its
+# threads, `none` for backends alone.
 #
 # The shared library is linked from the static one, with our own version script: rustc writes one for a cdylib, without
 # versions, and takes no other beside it.

@@ -44,3 +44,63 @@ fn backends_in_c_read_the_sizes_that_a_host_in_c_keeps_without_a_request() {
     let rel = shmuring::request::RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16385, fork: 0 };
     assert_eq!(shmuring::backend::Backend::attach(&region, 0, 1).unwrap().cached_rel_size(rel), None);
 }
+
+/// A page server with an empty store, in this process.
+#[cfg(feature = "grpc")]
+fn page_server_options(dir: &std::path::Path) -> shmuring_communicator::page_server::Options {
+    use shmuring_communicator::page_server::{Hold, Options, Shard};
+    use std::time::Duration;
+    Options {
+        listen: "127.0.0.1:0".into(),
+        store: dir.join("store"),
+        memtable_bytes: 1 << 20,
+        shard: Shard { number: 0, count: 1, stripe: 32_768 },
+        tenant: None,
+        timeline: None,
+        token_file: None,
+        tls: None,
+        hold: Hold::default(),
+        begin_at: None,
+        wait_limit: Duration::from_secs(60),
+        lease: Duration::from_secs(60),
+        history: 1 << 30,
+        forget_every: Duration::ZERO,
+        checkpoint_every: Duration::ZERO,
+    }
+}
+
+#[cfg(feature = "grpc")]
+#[test]
+fn a_host_in_c_reads_and_writes_pages_of_a_page_server() {
+    use shmuring::backend::{Backend, Wait};
+    use shmuring::request::{Buffers, Opcode, RelTag, Request};
+    use shmuring_communicator::page_server::PageServer;
+
+    let scratch = Scratch::new("grpc");
+    let path = scratch.0.join("region");
+    let (region, _) = Region::create_named(&path, &Options::new(16)).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let server = runtime.block_on(PageServer::start(&page_server_options(&scratch.0))).unwrap();
+    let ids = "tenant=0000000000000000000000000000000a&timeline=0000000000000000000000000000000b";
+    let service = format!("grpc:http://{}?{ids}", server.address());
+    let host = InC::start(Command::new(program("host", &scratch)).arg("serve").arg(&path).arg(&service));
+
+    let rel = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16384, fork: 0 };
+    let mut backend = Backend::attach(&region, 0, 4).unwrap();
+    let mut call = |request: &Request<'_>, pages: &mut [u8]| {
+        let done = backend.call(request, &Wait::for_ms(60_000), pages).unwrap();
+        assert!(done.is_ok(), "{}: {done:?}", request.opcode.name());
+        done.value
+    };
+    let at = |opcode| Request { lsn: 8, ..Request::new(opcode, rel) };
+    call(&at(Opcode::Create), &mut []);
+    let image: Vec<u8> = (0..8192_u32).map(|i| (i * 7) as u8).collect();
+    let extend = Request { count: 1, buffers: Buffers::Image(&image), ..at(Opcode::Extend) };
+    call(&extend, &mut []);
+    let mut page = vec![0; 8192];
+    call(&Request::get_page(rel, 0, 1, 8), &mut page);
+    assert!(page == image, "it has other bytes");
+    assert_eq!(call(&at(Opcode::RelSize), &mut []), 1);
+    assert_eq!(host.stop(), "stopped 0\n");
+    runtime.block_on(server.stop(std::time::Duration::from_secs(20))).unwrap();
+}

@@ -37,6 +37,11 @@ const KINDS: &[&str] = &[
     "grpc:SERVERS",
 ];
 
+/// Whether this build has the page service: its name is that of the feature.
+fn is_built(kind: &str) -> bool {
+    KINDS.iter().any(|known| known.split_once(':').is_some_and(|(name, _)| name == kind))
+}
+
 impl FromStr for ServiceSpec {
     type Err = String;
 
@@ -48,6 +53,9 @@ impl FromStr for ServiceSpec {
             Some(("grpc", servers)) => servers.parse().map(Self::Grpc).map_err(|e| format!("'{s}': {e}")),
             #[cfg(feature = "standby")]
             Some(("standby", at)) => at.parse().map(Self::Standby).map_err(|e| format!("standby: {e}")),
+            Some((kind @ ("grpc" | "standby"), at)) if !at.is_empty() && !is_built(kind) => {
+                Err(format!("'{s}': this build was made without the page service {kind}; it has {}", KINDS.join(", ")))
+            }
             _ => Err(format!("'{s}' is none of {}", KINDS.join(", "))),
         }
     }

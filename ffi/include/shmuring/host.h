@@ -231,7 +231,11 @@ struct shmuring_host_config {
 	uint64_t size;                  /* sizeof(struct shmuring_host_config) */
 	struct shmuring_region *region; /* the region to serve: must outlive the host; or */
 	const char *region_path;        /* where to attach to it */
-	const char *service;            /* "store:DIR", "datadir:DIR": as of `shmuring serve` */
+	/*
+	 * As of `shmuring serve`: "store:DIR", "datadir:DIR", and in a library that was built with those features
+	 * "grpc:SERVERS" and "standby:CONNINFO".
+	 */
+	const char *service;
 	/*
 	 * Called for each line of the log, by threads of the library, several at once: it must be safe for that, must
 	 * not block for long, and must neither longjmp nor call shmuring_host_*. NULL: lines wait for

@@ -202,7 +202,7 @@ fn runtime(threads: Option<usize>, log: &Arc<Log>) -> Result<(Runtime, Threads),
     }
     let alive = Threads::default();
     let (started, ended) = (alive.0.clone(), alive.0.clone());
-    builder.enable_time().thread_name("shmuring-worker").on_thread_start(move || {
+    builder.enable_all().thread_name("shmuring-worker").on_thread_start(move || {
         started.fetch_add(1, Ordering::Relaxed);
         LOG.set(Some(tracing::dispatcher::set_default(&dispatch)));
     });
