@@ -37,10 +37,13 @@ const KINDS: &[&str] = &[
     "grpc:SERVERS",
 ];
 
-/// Whether this build has the page service: its name is that of the feature.
-fn is_built(kind: &str) -> bool {
-    KINDS.iter().any(|known| known.split_once(':').is_some_and(|(name, _)| name == kind))
-}
+/// What this build was made without, for another error.
+const LEFT_OUT: &[&str] = &[
+    #[cfg(not(feature = "standby"))]
+    "standby",
+    #[cfg(not(feature = "grpc"))]
+    "grpc",
+];
 
 impl FromStr for ServiceSpec {
     type Err = String;
@@ -53,7 +56,7 @@ impl FromStr for ServiceSpec {
             Some(("grpc", servers)) => servers.parse().map(Self::Grpc).map_err(|e| format!("'{s}': {e}")),
             #[cfg(feature = "standby")]
             Some(("standby", at)) => at.parse().map(Self::Standby).map_err(|e| format!("standby: {e}")),
-            Some((kind @ ("grpc" | "standby"), at)) if !at.is_empty() && !is_built(kind) => {
+            Some((kind, _)) if LEFT_OUT.contains(&kind) => {
                 Err(format!("'{s}': this build was made without the page service {kind}; it has {}", KINDS.join(", ")))
             }
             _ => Err(format!("'{s}' is none of {}", KINDS.join(", "))),
@@ -131,6 +134,10 @@ mod tests {
         assert_eq!("datadir:d".parse(), Ok(ServiceSpec::DataDir("d".into())));
         for wrong in ["store", "store:", "s3:/x", "/x", "standby", "standby:", "standby:port=1"] {
             assert!(wrong.parse::<ServiceSpec>().is_err(), "{wrong}");
+        }
+        for kind in LEFT_OUT {
+            let why = format!("{kind}:somewhere").parse::<ServiceSpec>().unwrap_err();
+            assert!(why.contains(&format!("without the page service {kind}")), "{why}");
         }
     }
 }
