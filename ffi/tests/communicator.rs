@@ -149,6 +149,14 @@ fn two_processes_in_c_share_a_pool_and_a_cancelled_buffer_of_it_is_left_alone() 
 }
 
 #[test]
+fn no_byte_of_a_pool_changes_after_its_cancel_in_a_storm_of_cancels_and_kills() {
+    let scratch = Scratch::new("storm");
+    let (path, _region) = region(&scratch);
+    let said = run(Command::new(program("storm", &scratch)).arg(path));
+    assert!(said.starts_with("rounds "), "{said}");
+}
+
+#[test]
 fn valgrind_finds_nothing_in_a_communicator_in_c() {
     let scratch = Scratch::new("valgrind");
     let mut valgrind = Command::new("valgrind");
