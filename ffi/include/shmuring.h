@@ -18,8 +18,9 @@
  * its edge: the handle refuses everything from then on; free it, and its slots' next owner settles what is left.
  *
  * Pointers belong to the caller, and are used until the call returns and no longer, except where it is said. NULL where
- * something is needed is SHMURING_ERR_BAD_MEMORY. Handles that a call stores in *out are the library's, good until the
- * call that ends them; after that one, using them is as using freed memory. Reserved fields must be 0.
+ * something is needed is SHMURING_ERR_BAD_MEMORY, but for what is compiled into the caller (shmuring/inline.h), which
+ * does not look. Handles that a call stores in *out are the library's, good until the call that ends them; after that
+ * one, using them is as using freed memory. Reserved fields must be 0.
  *
  * Each function has one of these marks:
  *

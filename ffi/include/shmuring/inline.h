@@ -71,8 +71,8 @@ static inline int shmuring_poll(const struct shmuring_backend *b, shmuring_ref r
 }
 
 /*
- * State of a slot of the range, SHMURING_STATE_*; SHMURING_ERR_BAD_SLOT, _WRONG_PROCESS, _DETACHED. [fast], as
- * shmuring_poll.
+ * State of a slot of the range, SHMURING_STATE_*; SHMURING_ERR_BAD_SLOT, _WRONG_PROCESS, _DETACHED. [fast]; `b` is not
+ * NULL, and the thread is the handle's, as for shmuring_poll.
  */
 static inline int shmuring_state(const struct shmuring_backend *b, uint32_t number)
 {
@@ -112,7 +112,7 @@ static inline struct shmuring_rel shmuring_rel_of(uint32_t spc_oid, uint32_t db_
 /*
  * shmuring_prep_* - state a request; *r is overwritten. What is wrong with the numbers is told by shmuring_fill. In
  * all, `lsn` of a read is its not_modified_since, that of a mutation the LSN of the change; blocks are consecutive.
- * [pure]
+ * `r` is not NULL, which nothing checks; so too for shmuring_set_*. [pure]
  */
 
 /* Any request; the fields that its opcode takes may be set afterwards. */
@@ -182,7 +182,10 @@ static inline void shmuring_prep_read_slru(struct shmuring_request *r, uint32_t 
 	r->count = count;
 }
 
-/* Write 1 to 32 blocks that exist; `image` is so many blocks, or NULL before shmuring_set_buffers. */
+/*
+ * Write 1 to 32 blocks that exist; `image` is so many blocks, or NULL before shmuring_set_buffers. Without either,
+ * shmuring_fill answers SHMURING_ERR_BAD_REQUEST.
+ */
 static inline void shmuring_prep_write_page(struct shmuring_request *r, struct shmuring_rel rel, uint32_t block,
 					    uint8_t count, uint64_t lsn, const void *image)
 {
@@ -192,7 +195,7 @@ static inline void shmuring_prep_write_page(struct shmuring_request *r, struct s
 	r->image = image;
 }
 
-/* Write block `block` and grow the relation to hold it. */
+/* Write block `block` and grow the relation to hold it; `image` as of shmuring_prep_write_page. */
 static inline void shmuring_prep_extend(struct shmuring_request *r, struct shmuring_rel rel, uint32_t block,
 					uint64_t lsn, const void *image)
 {
@@ -277,14 +280,20 @@ static inline void shmuring_set_request_lsn(struct shmuring_request *r, uint64_t
 	r->request_lsn = request_lsn;
 }
 
-/* not_modified_since of each block by itself: an array of count, used until shmuring_fill. [pure] */
+/*
+ * not_modified_since of each block by itself: an array of count, used until shmuring_fill, which answers
+ * SHMURING_ERR_BAD_REQUEST if it is NULL. [pure]
+ */
 static inline void shmuring_set_block_lsns(struct shmuring_request *r, const uint64_t *block_lsns)
 {
 	r->flags |= SHMURING_FLAG_BLOCK_LSNS;
 	r->block_lsns = block_lsns;
 }
 
-/* Buffers of a registered pool, an index a block: an array of count, used until shmuring_fill. [pure] */
+/*
+ * Buffers of a registered pool, an index a block: an array of count, used until shmuring_fill, which answers
+ * SHMURING_ERR_BAD_MEMORY if it is NULL. [pure]
+ */
 static inline void shmuring_set_buffers(struct shmuring_request *r, uint16_t pool, const uint32_t *buffers)
 {
 	r->pool = pool;

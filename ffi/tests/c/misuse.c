@@ -54,8 +54,19 @@ static void null_pointers(struct shmuring_region *region, struct shmuring_backen
 	GIVES(shmuring_backend_free(NULL), 0);
 	GIVES(shmuring_region_detach(NULL), 0);
 	GIVES(shmuring_server_end(NULL), 0);
+	GIVES(shmuring_cancel(b, ref, NULL), SHMURING_ERR_BAD_MEMORY);
 	GIVES(shmuring_state(b, 0), SHMURING_STATE_FILLING);
 	GIVES(shmuring_cancel(b, ref, &wait), SHMURING_CANCEL_WITHDRAWN);
+
+	/* Stated without a look; told by the fill. */
+	shmuring_prep_get_page(&request, rel(), 1, 1, 1);
+	shmuring_set_block_lsns(&request, NULL);
+	GIVES(shmuring_fill(b, 1, &request), SHMURING_ERR_BAD_REQUEST);
+	shmuring_prep_write_page(&request, rel(), 1, 1, 1, NULL);
+	GIVES(shmuring_fill(b, 1, &request), SHMURING_ERR_BAD_REQUEST);
+	shmuring_prep_extend(&request, rel(), 1, 1, NULL);
+	GIVES(shmuring_fill(b, 1, &request), SHMURING_ERR_BAD_REQUEST);
+	GIVES(shmuring_state(b, 1), SHMURING_STATE_IDLE);
 }
 
 static void numbers_out_of_range(struct shmuring_region *region, struct shmuring_backend *b)
