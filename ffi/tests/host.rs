@@ -45,7 +45,7 @@ fn backends_in_c_read_the_sizes_that_a_host_in_c_keeps_without_a_request() {
     assert_eq!(shmuring::backend::Backend::attach(&region, 0, 1).unwrap().cached_rel_size(rel), None);
 }
 
-/// A page server with an empty store, in this process.
+/// What a page server is to be that begins with an empty store.
 #[cfg(feature = "grpc")]
 fn page_server_options(dir: &std::path::Path) -> shmuring_communicator::page_server::Options {
     use shmuring_communicator::page_server::{Hold, Options, Shard};
