@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The checks whose strength is in numbers, for hours: ci/check-long.sh [loom|kill|single_step|fuzz|sanitize ...]
+# The checks whose strength is in numbers, for hours: ci/check-long.sh [loom|kill|single_step|fuzz|sanitize|proto ...]
 # Every one is run, whatever became of those before it; fails if one of them did. Prints how long each took.
 #
 #   loom         10,000,000 random schedules of each shuttle model; the loom models are exhaustive as they are
@@ -7,6 +7,7 @@
 #   single_step  a kill at every instruction, ten times over: what sleepers do meanwhile differs
 #   fuzz         an hour for each target
 #   sanitize     as on demand
+#   proto        whether the Rust of the protocol files is what their compiler makes of them
 #
 # Numbers are taken from the environment where they are set there, so that a part of a night can be used:
 # SHMURING_SCHEDULES, SHMURING_KILLS, SHMURING_COMMUNICATOR_KILLS, SHMURING_SEED, SHMURING_FUZZ_SECONDS.
@@ -14,7 +15,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(loom kill single_step fuzz sanitize)
+[ ${#parts[@]} -gt 0 ] || parts=(loom kill single_step fuzz sanitize proto)
 
 run() { # PART
     case $1 in
@@ -31,6 +32,7 @@ run() { # PART
             ;;
         fuzz) ci/fuzz.sh "${SHMURING_FUZZ_SECONDS:-3600}" ;;
         sanitize) ci/sanitize.sh ;;
+        proto) ci/proto.sh --check ;;
         *)
             echo "error: no part is called $1" >&2
             return 1

@@ -111,6 +111,13 @@ none "paths of a private machine" < <(
     grep -InHsE '(^|[^A-Za-z0-9_.])/(ho''me|ro''ot|Us''ers|wo''rk|mn''t)/[A-Za-z0-9_.-]' -- "${tracked[@]}"
 )
 
+# 7. The Rust of the protocol files was made of them as they are.
+none "files of communicator/proto that ci/proto.sh has not made anew" < <(
+    cd communicator/proto
+    sha256sum --check --quiet checksums 2>&1 || true
+    comm -3 <(ls ./*.proto ./*.rs) <(awk '{ print $2 }' checksums | sort)
+)
+
 if [ "$broken" -ne 0 ]; then
     echo "error: rules of the source are broken, see above" >&2
     exit 1

@@ -2,7 +2,7 @@
 //!
 //! | file | role |
 //! |---|---|
-//! | [`proto`] | the messages and stubs that build.rs makes of `communicator/proto/` |
+//! | [`proto`] | the messages and stubs that ci/proto.sh makes of `communicator/proto/` |
 //! | [`metadata`] | whose pages a call is about: tenant, timeline, shard, token |
 //! | [`read`] | relations, LSNs and classes of reads, there and back |
 //! | [`mutation`] | mutations and terms, there and back |
