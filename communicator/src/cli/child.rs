@@ -130,8 +130,8 @@ impl Communicator {
         }
     }
 
-    /// SIGTERM, and it must drain: how it ended.
-    pub(super) fn stop(&mut self) -> Result<ExitStatus, Failure> {
+    /// SIGTERM, and it must drain: how it ended. `beside` is done meanwhile, for what it needs to drain.
+    pub(super) fn stop(&mut self, mut beside: impl FnMut() -> Result<(), Failure>) -> Result<ExitStatus, Failure> {
         self.wait_for_role()?;
         signal(&self.child, libc::SIGTERM);
         let deadline = Instant::now() + PATIENCE;
@@ -141,6 +141,7 @@ impl Communicator {
                 None if Instant::now() > deadline => return Err("the communicator does not stop".into()),
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
+            beside()?;
         }
     }
 }

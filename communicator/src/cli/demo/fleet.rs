@@ -100,13 +100,14 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Makes what all backends read, through the demo's own few slots behind those of the backends, while the
-    /// communicator is watched as at any other time.
+    /// Makes what all backends read, through the demo's own few slots behind those of the backends, while communicator and
+    /// page servers are watched as at any other time.
     fn seed(&mut self) -> Result<(), Failure> {
         let (region, first) = (self.region, self.slots - 8);
         let seeding = std::thread::spawn(move || pages::seed(&mut Backend::attach(region, first, 8)?));
         while !seeding.is_finished() {
             self.watch_communicator()?;
+            self.watch_page_servers()?;
             std::thread::sleep(Duration::from_millis(5));
         }
         seeding.join().map_err(|_| "the seeding thread panicked")?
@@ -131,8 +132,9 @@ impl Fleet {
                 return Err("interrupted".into());
             }
             self.watch_communicator()?;
+            self.watch_page_servers()?;
             if let Some(servers) = &mut self.page_servers {
-                servers.watch(&self.dir)?;
+                servers.take_turns(&self.dir)?;
             }
             for post in posts.iter_mut().filter(|p| !p.done) {
                 let Some(status) = post.child.try_wait()? else { continue };
@@ -218,10 +220,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// SIGTERM, and it must drain and exit 0.
+    /// Restarts page servers that died.
+    fn watch_page_servers(&mut self) -> Result<(), Failure> {
+        self.page_servers.as_mut().map_or(Ok(()), PageServers::watch)
+    }
+
+    /// SIGTERM, and it must drain and exit 0. Its last sync needs the page servers, so they are watched to its end.
     fn stop_communicator(&mut self, tally: &mut Tally) -> Result<(), Failure> {
         self.watch_communicator()?;
-        let status = self.communicator.stop()?;
+        let servers = &mut self.page_servers;
+        let status = self.communicator.stop(|| servers.as_mut().map_or(Ok(()), PageServers::watch))?;
         if !status.success() {
             tally.error(format!("the communicator did not drain: {status}"));
         }
