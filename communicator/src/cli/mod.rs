@@ -20,6 +20,7 @@ mod sizes;
 mod slots;
 mod stat;
 mod target;
+mod told;
 mod torture;
 mod watch;
 

@@ -4,6 +4,7 @@ use super::failure::{Failure, Kind};
 use super::serve::log_to_stderr;
 use super::settings::{lines, on_or_off, text_of, unknown};
 use super::target::LsnArg;
+use super::told::Told;
 use super::Outcome;
 use crate::page_server::{Hold, Options, PageServer, Shard};
 use crate::service::ServiceError;
@@ -13,7 +14,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
-use tokio::signal::unix::{signal, Signal, SignalKind};
 
 /// Arguments of `page-server`.
 #[derive(Debug, clap::Args)]
@@ -179,7 +179,6 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 async fn serve(args: &Args) -> Result<bool, Failure> {
-    // Before it says that it serves: whoever reads that may send a signal at once.
     let mut told = Told::listen()?;
     let hold = args.hold()?;
     let server = PageServer::start(&args.options(hold)).await.map_err(did_not_start)?;
@@ -187,7 +186,11 @@ async fn serve(args: &Args) -> Result<bool, Failure> {
     let at = LsnArg(server.last_record());
     tracing::info!(%address, %shard, store = %args.store.display(), %at, ?hold, pid = std::process::id(), "serving");
     say(&address.to_string());
-    let why = told.wait(&server, args).await?;
+    let check = || match server.is_running() {
+        true => Ok(()),
+        false => Err("the listener has failed".into()),
+    };
+    let why = told.wait(|| reload(&server, args), check).await?;
     tracing::info!("{why}: draining");
     let drained = server.stop(Duration::from_secs(args.grace)).await?;
     tracing::info!(drained, "stopped");
@@ -205,38 +208,6 @@ fn did_not_start(e: ServiceError) -> Failure {
 fn say(line: &str) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
-/// SIGTERM, SIGINT and SIGHUP, caught from when this is made.
-struct Told {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Told {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for an end, and reads the files anew when told to.
-    async fn wait(&mut self, server: &PageServer, args: &Args) -> Result<&'static str, Failure> {
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return Ok("SIGTERM"),
-                _ = self.int.recv() => return Ok("SIGINT"),
-                _ = self.hup.recv() => reload(server, args),
-                _ = tick.tick() => if !server.is_running() {
-                    return Err("the listener has failed".into());
-                },
-            }
-        }
-    }
 }
 
 /// At SIGHUP. What cannot be read stays as it is.

@@ -4,6 +4,7 @@ use super::failure::Kind;
 use super::region::explain;
 use super::settings::Governed;
 use super::sizes::{Found, Sizes};
+use super::told::Told;
 use super::{pool, replace, Failure, Outcome};
 use crate::cache::{self, Cache};
 use crate::compare::Compare;
@@ -17,7 +18,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{signal, Signal, SignalKind};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -112,7 +112,15 @@ pub(super) fn run(args: &Args) -> Outcome {
         region = %args.region.display(), slots, service = %args.service, epoch = host.epoch(),
         inherited = host.inherited(), pid = std::process::id(), "serving"
     );
-    let why = runtime.block_on(told.wait(&host, &governed))?;
+    let reload = || {
+        governed.reload();
+        host.reload();
+    };
+    let check = || match host.is_running() {
+        true => Ok(()),
+        false => Err("the reaper has ended; start again to take over".into()),
+    };
+    let why = runtime.block_on(told.wait(reload, check))?;
     tracing::info!("{why}: draining");
     let Stopped { served, synced } = host.stop();
     if served.unanswered == 0 {
@@ -203,42 +211,6 @@ fn runtime(args: &Args) -> Result<Runtime, Failure> {
         builder.worker_threads(usize::from(n));
     }
     Ok(builder.enable_all().thread_name("shmuring-worker").build()?)
-}
-
-/// SIGTERM, SIGINT and SIGHUP, caught from when this is made.
-struct Told {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Told {
-    /// In a runtime's context.
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for an end, reads the settings when told to, and watches the reaper.
-    async fn wait(&mut self, host: &Host, governed: &Governed) -> Result<&'static str, Failure> {
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return Ok("SIGTERM"),
-                _ = self.int.recv() => return Ok("SIGINT"),
-                _ = self.hup.recv() => {
-                    governed.reload();
-                    host.reload();
-                }
-                _ = tick.tick() => if !host.is_running() {
-                    return Err("the reaper has ended; start again to take over".into());
-                },
-            }
-        }
-    }
 }
 
 /// Logs to stderr; SHMURING_LOG takes filters as tracing's EnvFilter has them.
