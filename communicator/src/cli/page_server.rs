@@ -19,7 +19,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to listen, HOST:PORT; port 0 takes any that is free. The address goes to stdout once it serves.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = host_and_port)]
     listen: String,
     /// Where the pages lie: a store's directory, which is made if it is missing.
     #[arg(long, value_name = "DIR")]
@@ -85,6 +85,14 @@ pub(super) struct Args {
     /// Seconds to wait for calls under way at SIGTERM.
     #[arg(long, default_value_t = 30)]
     grace: u64,
+}
+
+/// HOST:PORT as it was given: which addresses that is, the system says.
+fn host_and_port(s: &str) -> Result<String, String> {
+    match s.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(s.into()),
+        _ => Err("it is not HOST:PORT".into()),
+    }
 }
 
 fn seconds(s: &str) -> Result<f64, String> {
@@ -227,6 +235,16 @@ fn reload(server: &PageServer, args: &Args) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in ["127.0.0.1:0", "[::1]:6400", "h1.example:65535"] {
+            assert_eq!(host_and_port(good).as_deref(), Ok(good));
+        }
+        for wrong in ["bogus", ":6400", "127.0.0.1", "h:", "h:65536", "h:x", ""] {
+            assert!(host_and_port(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn shards_parse_and_nonsense_does_not() {

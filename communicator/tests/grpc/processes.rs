@@ -87,6 +87,12 @@ fn pages_survive_page_servers_that_die_and_move_and_communicators_that_die() {
 }
 
 #[test]
+fn an_address_that_is_none_is_wrong_usage() {
+    let said = run(&["page-server", "--listen", "bogus", "--store", "/nowhere"]);
+    assert!(said.code == Some(2) && said.err.contains("it is not HOST:PORT"), "{said:?}");
+}
+
+#[test]
 fn a_map_with_a_hole_is_a_mistake_that_names_the_shard() {
     let site = Site::new();
     let spec = format!("grpc:http://127.0.0.1:1,,http://127.0.0.1:3?{IDS}");
