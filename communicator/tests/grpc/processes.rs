@@ -87,6 +87,22 @@ fn pages_survive_page_servers_that_die_and_move_and_communicators_that_die() {
 }
 
 #[test]
+fn a_token_that_changes_is_no_change_of_the_map() {
+    let site = Site::new();
+    let servers: Vec<_> = (0..3).map(|i| Server::start(&site, i)).collect();
+    let token = site.path("token");
+    std::fs::write(&token, "first").unwrap();
+    let urls: Vec<_> = servers.iter().map(|s| s.url.clone()).collect();
+    let mut serve =
+        site.serve_with(&format!("grpc:{}?{IDS}&stripe=4&token_file={}", urls.join(","), token.display()), &[]);
+    std::fs::write(&token, "second").unwrap();
+    serve.signal(libc::SIGHUP);
+    assert!(soon(|| serve.log().contains("the token has changed")), "{}", serve.log());
+    assert!(!serve.log().contains("shard map"), "{}", serve.log());
+    serve.drain();
+}
+
+#[test]
 fn an_address_that_is_none_is_wrong_usage() {
     let said = run(&["page-server", "--listen", "bogus", "--store", "/nowhere"]);
     assert!(said.code == Some(2) && said.err.contains("it is not HOST:PORT"), "{said:?}");

@@ -66,10 +66,34 @@ impl Config {
         Ok(())
     }
 
-    /// Whether a shard is reached as before.
-    pub(super) fn same(&self, new: &Self, shard: usize) -> bool {
-        self.map.servers.get(shard) == new.map.servers.get(shard)
-            && self.token == new.token
-            && self.certificates == new.certificates
+    /// Why a shard is reached in another way by `new`; `None`: it is not.
+    pub(super) fn changes(&self, new: &Self, shard: usize) -> Option<&'static str> {
+        if self.map.servers.get(shard) != new.map.servers.get(shard) {
+            return Some("the shard map has changed");
+        }
+        if self.token != new.token {
+            return Some("the token has changed");
+        }
+        (self.certificates != new.certificates).then_some("the certificates have changed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_changed_is_said_by_its_name() {
+        let ids = "tenant=0000000000000000000000000000000a&timeline=0000000000000000000000000000000b";
+        let map = |servers: &str| format!("{servers}?{ids}").parse::<GrpcSpec>().unwrap().load().unwrap();
+        let token = |t| Some(Token::new(t).unwrap());
+        let config = |servers, t| Config { map: map(servers), token: token(t), certificates: None };
+        let old = config("http://a:1,http://b:1", "first");
+        assert_eq!(old.changes(&old, 1), None);
+        let moved = config("http://a:1,http://c:1", "first");
+        assert_eq!((old.changes(&moved, 0), old.changes(&moved, 1)), (None, Some("the shard map has changed")));
+        assert_eq!(old.changes(&config("http://a:1,http://b:1", "second"), 0), Some("the token has changed"));
+        let certificates = Config { certificates: Some("PEM".into()), ..config("http://a:1,http://b:1", "first") };
+        assert_eq!(old.changes(&certificates, 0), Some("the certificates have changed"));
     }
 }

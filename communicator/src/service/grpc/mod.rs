@@ -120,13 +120,11 @@ impl PageService for GrpcService {
         old.can_become(&new).map_err(ServiceError::invalid)?;
         let new = Arc::new(new);
         *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = new.clone();
-        for shard in self.shards.iter().filter(|s| !old.same(&new, s.number)) {
-            tracing::info!(
-                shard = shard.number,
-                server = new.map.servers.get(shard.number),
-                "the shard map has changed"
-            );
-            shard.moved();
+        for shard in &self.shards {
+            if let Some(why) = old.changes(&new, shard.number) {
+                tracing::info!(shard = shard.number, server = new.map.servers.get(shard.number), "{why}");
+                shard.moved(why);
+            }
         }
         Ok(())
     }

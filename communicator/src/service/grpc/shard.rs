@@ -112,15 +112,23 @@ impl Shard {
             }
             tokio::time::sleep_until(attempts.next).await;
             let options = &self.shared.options;
-            let opened = Link::open(&self.shared.config(), self.number, self.generation(), options.connect).await;
+            let config = self.shared.config();
+            let opened = Link::open(&config, self.number, self.generation(), options.connect).await;
             let pause = attempts.pause;
             attempts.next = Instant::now() + pause;
             match opened {
                 Ok(link) => {
                     attempts.pause = options.backoff;
                     let link = Arc::new(link);
+                    let mut state = lock(&self.state);
+                    if !Arc::ptr_eq(&config, &self.shared.config()) {
+                        // Read again meanwhile: it may be reached in another way, and nobody could tell that it has moved.
+                        attempts.next = Instant::now();
+                        continue;
+                    }
                     self.ingested.store(0, Ordering::Relaxed);
-                    lock(&self.state).1 = Some(link.clone());
+                    state.1 = Some(link.clone());
+                    drop(state);
                     tracing::debug!(
                         shard = self.number,
                         server = link.server,
@@ -158,8 +166,8 @@ impl Shard {
     }
 
     /// The shard is reached in another way from now on.
-    pub(super) fn moved(&self) {
-        self.lost(self.generation(), &"the shard map has changed");
+    pub(super) fn moved(&self, why: &str) {
+        self.lost(self.generation(), &why);
     }
 
     /// What the server of attachment `generation` says of its ingest.
