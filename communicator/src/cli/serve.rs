@@ -102,7 +102,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let options = options(args, &governed)?;
     let started = Host::start(region, runtime.handle().clone(), &options).inspect_err(|e| {
         // A region that nobody ever served would only have sizes that the next attempt may not ask for.
-        if is_new && matches!(e, HostError::Service(..)) {
+        if is_new && matches!(e, HostError::Service(..) | HostError::Refused(..)) {
             let _ = std::fs::remove_file(&args.region);
         }
     });
@@ -187,6 +187,7 @@ fn did_not_start(args: &Args, e: HostError) -> Failure {
         HostError::Service(ServiceSpec::Store(_), ref cause) if cause.errno == libc::EBUSY => {
             Kind::Refused.because(format!("{e}; if it hangs before it serves {path}, --replace kills it"))
         }
+        HostError::Refused(..) => Kind::Answered.because(e),
         HostError::NoSuchStore(_) => format!("{e}: give the store that {path} had, or remove the region").into(),
         HostError::Server(e) => explain(&args.region, e),
         e => e.into(),

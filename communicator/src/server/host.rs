@@ -1,7 +1,7 @@
 //! A communicator whole: page service, server and the rounds of forgetting. `shmuring serve` runs one, and so does a
 //! process that embeds the communicator through the C interface.
 
-use super::{Served, Server, ServerOptions};
+use super::{Served, Server, ServerOptions, StartError};
 use crate::holder;
 use crate::service::spec::ServiceSpec;
 use crate::service::{PageService, ServiceError};
@@ -53,6 +53,8 @@ pub enum HostError {
     NoSuchStore(ServiceSpec),
     /// The page service did not open.
     Service(ServiceSpec, ServiceError),
+    /// The page service does not take this communicator for a writer.
+    Refused(ServiceSpec, ServiceError),
     /// The server did not start.
     Server(Error),
 }
@@ -64,7 +66,7 @@ impl HostError {
         match self {
             Self::RoleHeld { .. } => Error::RoleHeld.errno(),
             Self::NoSuchStore(_) => libc::ENOENT,
-            Self::Service(_, e) => e.errno,
+            Self::Service(_, e) | Self::Refused(_, e) => e.errno,
             Self::Server(e) => e.errno(),
         }
     }
@@ -79,6 +81,7 @@ impl std::fmt::Display for HostError {
             Self::RoleHeld { pid } => write!(f, "another communicator (pid {pid}) serves this region"),
             Self::NoSuchStore(spec) => write!(f, "{spec}: there is no such store, and the region was served before"),
             Self::Service(spec, e) => write!(f, "{spec}: {e}"),
+            Self::Refused(spec, e) => write!(f, "{spec}: the page service refused this communicator: {e}"),
             Self::Server(e) => e.fmt(f),
         }
     }
@@ -124,8 +127,9 @@ impl Host {
         let service = service.map_err(|e| HostError::Service(options.service.clone(), e))?;
         let server =
             Server::start(region, service.clone(), runtime.clone(), options.server.clone()).map_err(|e| match e {
-                Error::RoleHeld => role_held(region),
-                e => HostError::Server(e),
+                StartError::Region(Error::RoleHeld) => role_held(region),
+                StartError::Region(e) => HostError::Server(e),
+                StartError::Refused(e) => HostError::Refused(options.service.clone(), e),
             })?;
         if !options.forget_every.is_zero() {
             runtime.spawn(forget(service.clone(), options.history, options.forget_every));

@@ -39,7 +39,7 @@ mod state;
 mod watch;
 
 pub use host::{Host, HostError, HostOptions, Stopped};
-pub use reaper::{Served, Server, ServerOptions};
+pub use reaper::{Served, Server, ServerOptions, StartError};
 
 use shmuring::communicator::Claim;
 use std::fmt;

@@ -5,10 +5,10 @@ use super::sizes::RelSizes;
 use super::OwnedClaim;
 use crate::cache::{Cache, Sizes};
 use crate::compare::Compare;
-use crate::service::PageService;
+use crate::service::{PageService, ServiceError};
 use shmuring::communicator::{Communicator, Gather};
 use shmuring::doorbell;
-use shmuring::error::{Error, Result};
+use shmuring::error::Error;
 use shmuring::lsn::scheduler;
 use shmuring::parts::Parts;
 use shmuring::region::Region;
@@ -50,6 +50,21 @@ impl Default for ServerOptions {
     }
 }
 
+/// Why a server did not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The region, or the system.
+    Region(Error),
+    /// The page service refused the fence.
+    Refused(ServiceError),
+}
+
+impl From<Error> for StartError {
+    fn from(e: Error) -> Self {
+        Self::Region(e)
+    }
+}
+
 /// What a server did by the time it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
@@ -86,10 +101,10 @@ impl Server {
         service: Arc<dyn PageService>,
         runtime: Handle,
         options: ServerOptions,
-    ) -> Result<Self> {
+    ) -> Result<Self, StartError> {
         let parts: &'static Parts<'static> = Box::leak(Box::new(region.parts()));
         if parts.geometry.block_size as usize != crate::service::PAGE_SIZE {
-            return Err(Error::BadGeometry);
+            return Err(Error::BadGeometry.into());
         }
         let (mut communicator, inheritance) = Communicator::take_role(region, parts)?;
         let sizes = RelSizes::of(&mut communicator, service.ingest());
@@ -98,10 +113,9 @@ impl Server {
         let [high, low] = region.id();
         service.serves(u128::from(high) << 64 | u128::from(low));
         if let Err(e) = runtime.block_on(service.fence(life, epoch)) {
-            tracing::error!(life, epoch, "the page service refused this communicator: {e}");
             // Not dropped, which would answer them: they are a successor's, when this process has ended (I9).
             core::mem::forget(inheritance);
-            return Err(Error::Os(e.errno));
+            return Err(StartError::Refused(e));
         }
         let desk = Desk::open(service, parts, runtime, (life, epoch), sizes, &options);
         let stop = Arc::new(AtomicBool::new(false));

@@ -17,8 +17,12 @@ struct Server {
 impl Server {
     /// Shard `number` of three, on a port that is free.
     fn start(site: &Site, number: usize) -> Self {
+        Self::start_at(site, number, "127.0.0.1:0", &[])
+    }
+
+    fn start_at(site: &Site, number: usize, address: &str, args: &[&str]) -> Self {
         let mut command = shmuring();
-        command.args(["page-server", "--listen", "127.0.0.1:0", "--stripe", "4"]);
+        command.args(["page-server", "--listen", address, "--stripe", "4"]).args(args);
         command.args(["--shard", &format!("{number}/3"), "--store"]).arg(site.path(&format!("pages-{number}")));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
@@ -84,6 +88,24 @@ fn pages_survive_page_servers_that_die_and_move_and_communicators_that_die() {
     site.check(24..25, 1);
     next.drain();
     assert!(soon(|| !next.is_running()));
+}
+
+#[test]
+fn tokens_that_are_refused_are_the_last_word_and_new_ones_are_called_so() {
+    let site = Site::new();
+    let (theirs, ours) = (site.path("tokens"), site.path("token"));
+    let token = |path: &std::path::Path, text: &str| {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    token(&theirs, "first\nsecond\n");
+    let server = Server::start_at(&site, 0, "127.0.0.1:0", &["--token-file", theirs.to_str().unwrap()]);
+    // One alone, of three: read-only calls would be let in.
+    let spec = |more: &str| format!("grpc:{}?{IDS}{more}", server.url);
+    site.refused(&spec("")).failed_as(6, &["a token is missing", &server.url]);
+    token(&ours, "third");
+    let file = format!("&token_file={}", ours.display());
+    site.refused(&spec(&file)).failed_as(6, &["the token is not valid"]);
 }
 
 #[test]
