@@ -27,6 +27,22 @@ pub struct RelTag {
 pub struct FenceRequest {
     #[prost(message, optional, tag = "1")]
     pub term: ::core::option::Option<Term>,
+    /// As what the writer takes the server. Refused with EINVAL, whatever the term, if it is missing or another.
+    #[prost(message, optional, tag = "2")]
+    pub shard: ::core::option::Option<Shard>,
+}
+/// Which part of the pages a server has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Shard {
+    /// Its number, from 0.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// Number of shards, at least 1.
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+    /// Blocks of a stripe; of no meaning where there is one shard alone.
+    #[prost(uint32, tag = "3")]
+    pub stripe: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FenceResponse {

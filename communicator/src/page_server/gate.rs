@@ -3,6 +3,7 @@
 use super::record::Shard;
 use crate::service::{Rel, Result, ServiceError};
 use crate::wire::metadata::{bearer, Id, ShardId, Target};
+use crate::wire::proto::write;
 use shmuring::request::RelTag;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,22 @@ impl Gate {
         Err(ServiceError::invalid(what).at_block(block))
     }
 
+    /// EINVAL unless a writer takes this server for what it is: another count or stripe would put blocks elsewhere.
+    pub(super) fn check_shape(&self, taken_for: Option<write::Shard>) -> Result<()> {
+        let Some(taken_for) = taken_for else {
+            return Err(ServiceError::invalid(format!("the fence names no shard: this is {}", self.shard)));
+        };
+        let Shard { number, count, stripe } = self.shard;
+        let is_this = (taken_for.number, taken_for.count) == (number.into(), count.into());
+        if is_this && (count == 1 || taken_for.stripe == stripe) {
+            return Ok(());
+        }
+        let write::Shard { number, count, stripe } = taken_for;
+        let what =
+            format!("shard {number} of {count}, stripes of {stripe} blocks, is not here: this is {}", self.shard);
+        Err(ServiceError::invalid(what))
+    }
+
     /// EINVAL unless this is shard 0, which has all but the blocks of relations.
     pub(super) fn check_first(&self, what: &str) -> Result<()> {
         match self.shard.number {
@@ -181,6 +198,20 @@ mod tests {
         let alone = Gate::new(Shard { number: 0, count: 1, stripe: 8 }, None, None, None).unwrap();
         assert_eq!(code(&alone, &asked(5, "0001", None)), Code::Ok);
         assert_eq!(code(&alone, &asked(5, "0000", None)), Code::Ok);
+    }
+
+    #[test]
+    fn a_writer_that_takes_the_server_for_another_shard_is_told_what_it_is() {
+        let gate = |number, count| Gate::new(Shard { number, count, stripe: 8 }, None, None, None).unwrap();
+        let named = |number, count, stripe| Some(write::Shard { number, count, stripe });
+        assert_eq!(gate(1, 3).check_shape(named(1, 3, 8)), Ok(()));
+        for wrong in [named(1, 3, 16), named(2, 3, 8), named(1, 4, 8), named(0, 1, 8), named(257, 3, 8), None] {
+            let e = gate(1, 3).check_shape(wrong).unwrap_err();
+            assert!(e.errno == libc::EINVAL && e.detail.contains("this is shard 1 of 3, stripes of 8 blocks"), "{e}");
+        }
+        // There is nothing to cut.
+        assert_eq!(gate(0, 1).check_shape(named(0, 1, 16)), Ok(()));
+        assert!(gate(0, 1).check_shape(named(0, 2, 8)).is_err());
     }
 
     #[test]

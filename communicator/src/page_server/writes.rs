@@ -66,8 +66,9 @@ impl Writes {
         blocking(move || work(&shared)).await
     }
 
-    async fn fence(&self, term: Option<write::Term>) -> Result<()> {
-        let term = Term::read(term)?;
+    async fn fence(&self, request: write::FenceRequest) -> Result<()> {
+        let term = Term::read(request.term)?;
+        self.0.gate.check_shape(request.shard)?;
         let mut record = self.0.record.clone().lock_owned().await;
         self.run(move |shared| {
             check_fence(term, record.term)?;
@@ -168,7 +169,7 @@ impl WriteService for Writes {
 
     async fn fence(&self, request: Request<write::FenceRequest>) -> Answer<write::FenceResponse> {
         self.0.gate.admit(request.metadata())?;
-        let fenced = Self::fence(self, request.into_inner().term).await;
+        let fenced = Self::fence(self, request.into_inner()).await;
         Ok(Response::new(write::FenceResponse { failure: fenced.err().map(|e| failure(&e)) }))
     }
 

@@ -91,6 +91,29 @@ fn pages_survive_page_servers_that_die_and_move_and_communicators_that_die() {
 }
 
 #[test]
+fn a_map_that_does_not_fit_the_servers_is_refused_by_name() {
+    let site = Site::new();
+    let servers: Vec<_> = (0..3).map(|i| Server::start(&site, i)).collect();
+    let urls = |numbers: &[usize]| numbers.iter().map(|i| servers[*i].url.clone()).collect::<Vec<_>>().join(",");
+    for (numbers, stripe, says) in [
+        (&[0, 1, 2][..], 8, "of 3, stripes of 8 blocks, is not here: this is shard"),
+        (&[0, 1], 4, "of 3, stripes of 4 blocks"),
+        (&[0, 2, 1], 4, "this is shard"),
+        (&[1], 4, "this is shard 1 of 3, stripes of 4 blocks"),
+        (&[0], 4, "this is shard 0 of 3, stripes of 4 blocks"),
+    ] {
+        let refused = site.refused(&format!("grpc:{}?{IDS}&stripe={stripe}", urls(numbers)));
+        refused.failed_as(6, &["the page service refused this communicator", says]);
+        assert!(!site.region().exists(), "a region that nobody served is left behind");
+    }
+    serve_and_drain(&site, &format!("grpc:{}?{IDS}&stripe=4", urls(&[0, 1, 2])));
+}
+
+fn serve_and_drain(site: &Site, service: &str) {
+    site.serve_with(service, &[]).drain();
+}
+
+#[test]
 fn tokens_that_are_refused_are_the_last_word_and_new_ones_are_called_so() {
     let site = Site::new();
     let (theirs, ours) = (site.path("tokens"), site.path("token"));

@@ -2,8 +2,10 @@
 
 use crate::support::*;
 use shmuring::lsn::shards::Sharding;
+use shmuring_communicator::wire::mutation::Term;
 use shmuring_communicator::wire::proto::page_api::page_service_client::PageServiceClient;
 use shmuring_communicator::wire::proto::page_api::{GetPageStatusCode, GetRelSizeRequest};
+use shmuring_communicator::wire::proto::write::{FenceRequest, Retry, Shard};
 use shmuring_communicator::wire::read::rel_out;
 use std::process::Command;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
@@ -68,6 +70,26 @@ async fn pages_of_another_shard_are_refused_by_the_name_of_the_right_one() {
 }
 
 #[tokio::test]
+async fn a_writer_that_takes_the_server_for_another_is_refused_and_fences_nobody() {
+    let site = Site::new();
+    let server = site.start(&["--shard", "1/3", "--stripe", "8"]);
+    let mut writer = server.writer().await;
+    let right = writer.1;
+    let next = Term { epoch: TERM.epoch + 1, ..TERM };
+    for wrong in [Shard { stripe: 16, ..right }, Shard { count: 4, ..right }, Shard { number: 2, ..right }] {
+        let request = FenceRequest { term: Some(next.out()), shard: Some(wrong) };
+        let failure = soon(writer.0.fence(request)).await.unwrap().into_inner().failure.unwrap();
+        assert_eq!((failure.errno, failure.retry()), (libc::EINVAL as u32, Retry::Never), "{failure:?}");
+        let Shard { number, count, stripe } = wrong;
+        let names = [format!("shard {number} of {count}, stripes of {stripe}"), "this is shard 1 of 3".into()];
+        assert!(names.iter().all(|name| failure.message.contains(name)), "{failure:?}");
+    }
+    let nothing = FenceRequest { term: Some(next.out()), shard: None };
+    assert!(soon(writer.0.fence(nothing)).await.unwrap().into_inner().failure.is_some());
+    writer.all(vec![create(10)]).await;
+}
+
+#[tokio::test]
 async fn tenants_and_tokens_are_checked_on_every_call() {
     let site = Site::new();
     let tokens = site.path("tokens");
@@ -84,7 +106,7 @@ async fn tenants_and_tokens_are_checked_on_every_call() {
     ] {
         assert_eq!(code(&server, Caller::tenant(tenant, token)).await, wanted, "{tenant} {token:?}");
     }
-    let fence = server.writes().0.fence(shmuring_communicator::wire::proto::write::FenceRequest::default()).await;
+    let fence = server.writes().0.fence(FenceRequest::default()).await;
     assert_eq!(fence.unwrap_err().code(), Code::Unauthenticated);
     private_file(&tokens, b"new\n");
     server.set("").await;

@@ -10,7 +10,7 @@ use shmuring_communicator::wire::proto::page_api::{
 };
 use shmuring_communicator::wire::proto::write::write_service_client::WriteServiceClient;
 use shmuring_communicator::wire::proto::write::{
-    ApplyRequest, ApplyResponse, FenceRequest, SyncRequest, WatchRequest, WatchResponse,
+    self, ApplyRequest, ApplyResponse, FenceRequest, SyncRequest, WatchRequest, WatchResponse,
 };
 use shmuring_communicator::wire::read::rel_out;
 use std::fs::File;
@@ -91,7 +91,8 @@ impl Site {
         let out = child.stdout.take().unwrap();
         BufReader::new(out).read_line(&mut line).unwrap();
         let address = line.trim().to_owned();
-        let server = PageServer { child, log, address, settings: self.path("settings") };
+        let shard = shard_of(args);
+        let server = PageServer { child, log, address, settings: self.path("settings"), shard };
         if server.address.is_empty() {
             return Err(server.log());
         }
@@ -105,6 +106,15 @@ pub struct PageServer {
     log: PathBuf,
     address: String,
     settings: PathBuf,
+    shard: write::Shard,
+}
+
+/// The shard that a server was started as.
+fn shard_of(args: &[&str]) -> write::Shard {
+    let option = |name| args.iter().skip_while(|a| **a != name).nth(1);
+    let (number, count) = option("--shard").map_or(("0", "1"), |k| k.split_once('/').unwrap());
+    let stripe = option("--stripe").map_or(32_768, |s| s.parse().unwrap());
+    write::Shard { number: number.parse().unwrap(), count: count.parse().unwrap(), stripe }
 }
 
 impl Drop for PageServer {
@@ -174,9 +184,8 @@ impl PageServer {
     }
 
     pub fn writes(&self) -> Writes {
-        Writes(
-            WriteServiceClient::with_interceptor(self.channel(), Caller::default()).max_encoding_message_size(32 << 20),
-        )
+        let client = WriteServiceClient::with_interceptor(self.channel(), Caller::default());
+        Writes(client.max_encoding_message_size(32 << 20), self.shard)
     }
 
     /// A writer that has fenced.
@@ -315,13 +324,16 @@ impl Pages {
     }
 }
 
-/// A writer.
-pub struct Writes(pub WriteServiceClient<InterceptedService<Channel, Caller>>);
+/// A writer, and what it takes the server for.
+pub struct Writes(pub WriteServiceClient<InterceptedService<Channel, Caller>>, pub write::Shard);
 
 impl Writes {
     /// The errno, 0 if it is acknowledged.
     pub async fn fence(&mut self, term: Term) -> u32 {
-        let answer = soon(self.0.fence(FenceRequest { term: Some(term.out()) })).await.unwrap().into_inner();
+        let answer = soon(self.0.fence(FenceRequest { term: Some(term.out()), shard: Some(self.1) }))
+            .await
+            .unwrap()
+            .into_inner();
         answer.failure.map_or(0, |f| f.errno)
     }
 

@@ -12,7 +12,7 @@ use super::shard::{lock, Shard};
 use crate::service::{MutationRequest, Result, ServiceError};
 use crate::wire::failure::failure_in;
 use crate::wire::mutation::{mutation_out, Term};
-use crate::wire::proto::write::{ApplyRequest, ApplyResponse, FenceRequest, Mutation, SyncRequest};
+use crate::wire::proto::write::{self, ApplyRequest, ApplyResponse, FenceRequest, Mutation, SyncRequest};
 use shmuring::request::Lsn;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -201,12 +201,20 @@ impl Writer {
             return Ok(());
         }
         let mut client = link.writes();
-        let answer = self.end(link, "fence", client.fence(link.request(FenceRequest { term: Some(term.out()) })));
+        let request = FenceRequest { term: Some(term.out()), shard: Some(self.shape()) };
+        let answer = self.end(link, "fence", client.fence(link.request(request)));
         if let Some(failure) = answer.await?.failure {
             return Err(self.failed(link, "fence", failure_in(failure)));
         }
         *fenced = Some((link.generation, term));
         Ok(())
+    }
+
+    /// What the server is taken for.
+    fn shape(&self) -> write::Shard {
+        let sharding = self.shard.shared.config().map.sharding();
+        let number = u32::try_from(self.shard.number).unwrap_or(u32::MAX);
+        write::Shard { number, count: sharding.count.into(), stripe: sharding.stripe }
     }
 
     /// The server's error, with whose it is.
@@ -235,7 +243,7 @@ impl Writer {
             return Err(broken(&self.about(&link, "mutations"), what));
         }
         self.told.fetch_max(written_lsn, Ordering::AcqRel);
-        let one = |r: crate::wire::proto::write::MutationResult| match r.failure {
+        let one = |r: write::MutationResult| match r.failure {
             None => Ok(r.value),
             Some(failure) => Err(self.failed(&link, "a mutation", failure_in(failure))),
         };
