@@ -5,6 +5,7 @@
 
 use super::desk::Desk;
 use super::finish::{refuse, Failure};
+use super::reaper::fenced;
 use super::requests::Mutating;
 use super::OwnedClaim;
 use crate::service::{Mutation, MutationRequest, Result, Retry, ServiceError, PAGE_SIZE};
@@ -196,7 +197,7 @@ async fn fence(desk: &Desk) -> Result<u32> {
     let life = desk.parts.header.life.life.load(Ordering::Acquire);
     // Relaxed: one batch of mutations at a time.
     if life != desk.life.load(Ordering::Relaxed) {
-        desk.service.fence(life, desk.epoch).await?;
+        fenced(desk.service.fence(life, desk.epoch).await)?;
         desk.life.store(life, Ordering::Relaxed);
     }
     Ok(life)

@@ -5,7 +5,7 @@ use super::sizes::RelSizes;
 use super::OwnedClaim;
 use crate::cache::{Cache, Sizes};
 use crate::compare::Compare;
-use crate::service::{PageService, ServiceError};
+use crate::service::{PageService, Retry, ServiceError};
 use shmuring::communicator::{Communicator, Gather};
 use shmuring::doorbell;
 use shmuring::error::Error;
@@ -95,7 +95,7 @@ struct Reaper {
 impl Server {
     /// Takes the role of `region` and serves it with `service`, on `runtime`. The region lives as long as the process,
     /// since claims may be anywhere. `RoleHeld` while a living communicator serves it. Blocks until the page service has
-    /// acknowledged this epoch (R4d); call it outside of async code.
+    /// acknowledged this epoch (R4d), or cannot be reached for now; call it outside of async code.
     pub fn start(
         region: &'static Region,
         service: Arc<dyn PageService>,
@@ -112,7 +112,7 @@ impl Server {
         let life = parts.header.life.life.load(Ordering::Acquire);
         let [high, low] = region.id();
         service.serves(u128::from(high) << 64 | u128::from(low));
-        if let Err(e) = runtime.block_on(service.fence(life, epoch)) {
+        if let Err(e) = fenced(runtime.block_on(service.fence(life, epoch))) {
             // Not dropped, which would answer them: they are a successor's, when this process has ended (I9).
             core::mem::forget(inheritance);
             return Err(StartError::Refused(e));
@@ -156,6 +156,18 @@ impl Server {
         // Wakes the reaper if it is parked; it looks at the flag after each sleep.
         doorbell::ring_once(self.parts);
         self.reaper.join().unwrap_or(Served { claimed: 0, unanswered: usize::MAX })
+    }
+}
+
+/// What a fence came to, as far as it matters: whom a service cannot reach for now it tells before it writes there, so
+/// that all else goes on meanwhile. A refusal lasts.
+pub(super) fn fenced(result: crate::service::Result<()>) -> crate::service::Result<()> {
+    match result {
+        Err(e) if e.retry != Retry::Never => {
+            tracing::warn!("not all of the page service has heard of this communicator yet: {e}");
+            Ok(())
+        }
+        result => result,
     }
 }
 

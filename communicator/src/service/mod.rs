@@ -224,7 +224,8 @@ pub trait PageService: Send + Sync + 'static {
     async fn sync(&self) -> Result<()>;
 
     /// From now on mutations of older (`life`, `epoch`) of the same region are refused with ESTALE (R4d), for as long as a
-    /// process that could still send them may live.
+    /// process that could still send them may live. An error that may be tried again says that a part of the service could
+    /// not be told yet: it will be before it is given the first mutation.
     async fn fence(&self, life: u32, epoch: u32) -> Result<()>;
 
     /// Forgets versions that no read as of the last `history` bytes of WAL can see; answers how many. A service that keeps

@@ -5,6 +5,8 @@ mod command;
 
 use crate::support::IDS;
 use command::{page, pages, run, shmuring, soon, Serve, Site, REL};
+use shmuring::lsn::shards::Sharding;
+use shmuring::request::RelTag;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
@@ -88,6 +90,63 @@ fn pages_survive_page_servers_that_die_and_move_and_communicators_that_die() {
     site.check(24..25, 1);
     next.drain();
     assert!(soon(|| !next.is_running()));
+}
+
+/// The pages of the test: stripes of four blocks, three shards.
+const TAG: RelTag = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16384, fork: 0 };
+const SHARDING: Sharding = Sharding { count: 3, stripe: 4 };
+
+/// Blocks that lie on a shard.
+fn on(shard: u16) -> impl Iterator<Item = u32> {
+    (0..24).filter(move |b| SHARDING.block(TAG, *b) == shard)
+}
+
+#[test]
+fn a_communicator_serves_the_other_shards_while_one_page_server_is_away() {
+    let site = Site::new();
+    // An address that refuses connections, and is nobody else's meanwhile: bound, and not listening.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    let mut servers: Vec<_> = (0..2).map(|i| Server::start(&site, i)).collect();
+    servers.push(Server::start_at(&site, 2, &address, &[]));
+    write_map(&site, &servers);
+    let mut first = serve(&site);
+    site.write(0, &pages(0..24, 1), &["--create", "--extend"]).good();
+    first.kill_9();
+    drop(servers.pop());
+
+    // The next communicator starts without it, and names it.
+    let mut next = serve(&site);
+    assert_eq!(site.stat()["communicator"]["epoch"], 2);
+    assert!(next.log().contains(&format!("http://{address} (shard 2 of 3)")), "{}", next.log());
+    for shard in [0, 1] {
+        let block = on(shard).next().unwrap();
+        site.write(block, &page(block, 2), &[]).good();
+        site.check(block..block + 1, 2);
+        on(shard).skip(1).for_each(|b| site.check(b..b + 1, 1));
+    }
+    let away: Vec<_> = on(2).collect();
+    let ask = |block: u32, out: &str| {
+        let mut command = shmuring();
+        command.arg("read").arg("--region").arg(site.region()).args(["--rel", REL, "--timeout", "60000"]);
+        command.args(["--block", &block.to_string(), "--out"]).arg(site.path(out));
+        command.stdin(Stdio::null()).spawn().unwrap()
+    };
+    let mut waiting = ask(away[1], "read");
+    std::thread::scope(|scope| {
+        let written = scope.spawn(|| site.write(away[0], &page(away[0], 2), &["--timeout", "60000"]));
+        // It does not hold up those of other shards.
+        on(1).skip(1).for_each(|b| site.check(b..b + 1, 1));
+        assert!(waiting.try_wait().unwrap().is_none() && !written.is_finished(), "it did not wait");
+        servers.push(Server::start_at(&site, 2, &address, &[]));
+        written.join().unwrap().good();
+    });
+    assert!(waiting.wait().unwrap().success());
+    assert!(std::fs::read(site.path("read")).unwrap() == page(away[1], 1));
+    site.check(away[0]..away[0] + 1, 2);
+    next.drain();
 }
 
 #[test]

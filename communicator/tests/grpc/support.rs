@@ -6,6 +6,7 @@ use shmuring_communicator::service::grpc::{GrpcOptions, GrpcService};
 use shmuring_communicator::service::{
     Answer, PageService, Read, ReadBatch, ReadLsn, Result, ServiceError, Watermarks, What, PAGE_SIZE,
 };
+use shmuring_communicator::wire::failure::failure_out;
 use shmuring_communicator::wire::metadata::{bearer, Target};
 use shmuring_communicator::wire::mutation::Term;
 use shmuring_communicator::wire::proto::page_api::page_service_server::{PageService as Pages, PageServiceServer};
@@ -60,6 +61,7 @@ pub struct State {
     /// Fences and applies in order.
     pub written: Vec<Written>,
     pub writes_unknown: bool,
+    pub fence_refused: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -267,6 +269,10 @@ impl WriteService for Fake {
         let mut state = self.state.lock().unwrap();
         if state.writes_unknown {
             return Err(Status::unimplemented("what is that"));
+        }
+        if state.fence_refused {
+            let failure = failure_out(&ServiceError::stale("told to refuse"));
+            return Ok(Response::new(write::FenceResponse { failure: Some(failure) }));
         }
         state.written.push(Written::Fence(term));
         Ok(Response::new(write::FenceResponse { failure: None }))

@@ -93,6 +93,32 @@ fn pages_go_to_their_shards_and_all_shards_hear_how_far_the_writer_is() {
     bed.c.runtime.block_on(bed.c.service.sync()).unwrap();
 }
 
+#[test]
+fn a_fence_of_a_server_that_is_away_comes_before_its_first_mutation() {
+    let bed = Bed::new(GrpcOptions { connect: Duration::from_secs(2), answer: Duration::from_secs(2), ..patient() });
+    bed.servers[1].kill();
+    let e = bed.c.runtime.block_on(bed.c.service.fence(TERM.life, TERM.epoch)).unwrap_err();
+    assert!(e.retry == Retry::Reconnect && e.detail.contains("shard 1 of 3"), "{e}");
+    for there in [0, 2] {
+        assert_eq!(bed.servers[there].written(), [Written::Fence(TERM)]);
+        assert_eq!(bed.apply(vec![write(on(there as u16), 2000)]), [Ok(1)]);
+    }
+    bed.servers[1].start();
+    // By itself, and then what was written meanwhile.
+    assert!(soon(|| bed.servers[1].ingest.borrow().0 == 2000));
+    assert!(soon(|| bed.apply(vec![write(on(1), 3000)]) == [Ok(1)]));
+    assert_eq!(bed.servers[1].written().first(), Some(&Written::Fence(TERM)));
+}
+
+#[test]
+fn a_refusal_counts_for_more_than_a_server_that_is_away() {
+    let bed = Bed::new(GrpcOptions { connect: Duration::from_secs(2), answer: Duration::from_secs(2), ..patient() });
+    bed.servers[0].kill();
+    bed.servers[2].state.lock().unwrap().fence_refused = true;
+    let e = bed.c.runtime.block_on(bed.c.service.fence(TERM.life, TERM.epoch)).unwrap_err();
+    assert!(e.retry == Retry::Never && e.errno == libc::ESTALE && e.detail.contains("shard 2 of 3"), "{e}");
+}
+
 /// Into how many runs the first twelve blocks fall.
 const SHARDING_PARTS: u64 = {
     let mut parts = 1;

@@ -92,58 +92,72 @@ impl Shard {
         let outage = self.shared.options.outage;
         match tokio::time::timeout(outage, self.connect()).await {
             Ok(link) => Ok(link),
-            Err(_) => {
-                let server = self.shared.config().map.servers.get(self.number).cloned().unwrap_or_default();
-                let about = self.about(&server, "connecting", 0);
-                let why = lock(&self.why).clone();
-                let what = format!("{about}: not within {} ms: {why}", outage.as_millis());
-                Err(ServiceError::new(libc::EHOSTUNREACH, what).with_retry(Retry::Reconnect))
+            Err(_) => Err(self.unreachable(&format!("not within {} ms", outage.as_millis()))),
+        }
+    }
+
+    /// The attachment, if it is there or can be made by one attempt.
+    pub(super) async fn link_at_once(&self) -> Result<Arc<Link>> {
+        let attempt = async {
+            let mut attempts = self.connecting.lock().await;
+            self.attempt(&mut attempts).await
+        };
+        let limit = self.shared.options.connect + self.shared.options.backoff_max;
+        let link = tokio::time::timeout(limit, attempt).await.ok().flatten();
+        link.ok_or_else(|| self.unreachable("no attachment"))
+    }
+
+    fn unreachable(&self, how: &str) -> ServiceError {
+        let server = self.shared.config().map.servers.get(self.number).cloned().unwrap_or_default();
+        let about = self.about(&server, "connecting", 0);
+        let why = lock(&self.why).clone();
+        ServiceError::new(libc::EHOSTUNREACH, format!("{about}: {how}: {why}")).with_retry(Retry::Reconnect)
+    }
+
+    /// Tries until there is an attachment. Those who wait take turns: they share the attempts and their pauses.
+    async fn connect(&self) -> Arc<Link> {
+        loop {
+            let mut attempts = self.connecting.lock().await;
+            if let Some(link) = self.attempt(&mut attempts).await {
+                return link;
             }
         }
     }
 
-    /// Tries until there is an attachment. Those who wait share the attempts and their pauses; whoever gives up leaves
-    /// them to the next.
-    async fn connect(&self) -> Arc<Link> {
-        let mut attempts = self.connecting.lock().await;
-        loop {
-            if let Some(link) = self.current() {
-                return link;
+    /// The attachment that somebody else has made meanwhile, or one more attempt when it is time.
+    async fn attempt(&self, attempts: &mut Attempts) -> Option<Arc<Link>> {
+        if let Some(link) = self.current() {
+            return Some(link);
+        }
+        tokio::time::sleep_until(attempts.next).await;
+        let options = &self.shared.options;
+        let config = self.shared.config();
+        let opened = Link::open(&config, self.number, self.generation(), options.connect).await;
+        let pause = attempts.pause;
+        attempts.next = Instant::now() + pause;
+        match opened {
+            Ok(link) => {
+                attempts.pause = options.backoff;
+                let link = Arc::new(link);
+                let mut state = lock(&self.state);
+                if !Arc::ptr_eq(&config, &self.shared.config()) {
+                    // Read again meanwhile: it may be reached in another way, and nobody could tell that it has moved.
+                    attempts.next = Instant::now();
+                    return None;
+                }
+                self.ingested.store(0, Ordering::Relaxed);
+                state.1 = Some(link.clone());
+                drop(state);
+                tracing::debug!(shard = self.number, server = link.server, generation = link.generation, "attached");
+                Some(link)
             }
-            tokio::time::sleep_until(attempts.next).await;
-            let options = &self.shared.options;
-            let config = self.shared.config();
-            let opened = Link::open(&config, self.number, self.generation(), options.connect).await;
-            let pause = attempts.pause;
-            attempts.next = Instant::now() + pause;
-            match opened {
-                Ok(link) => {
-                    attempts.pause = options.backoff;
-                    let link = Arc::new(link);
-                    let mut state = lock(&self.state);
-                    if !Arc::ptr_eq(&config, &self.shared.config()) {
-                        // Read again meanwhile: it may be reached in another way, and nobody could tell that it has moved.
-                        attempts.next = Instant::now();
-                        continue;
-                    }
-                    self.ingested.store(0, Ordering::Relaxed);
-                    state.1 = Some(link.clone());
-                    drop(state);
-                    tracing::debug!(
-                        shard = self.number,
-                        server = link.server,
-                        generation = link.generation,
-                        "attached"
-                    );
-                    return link;
+            Err(e) => {
+                attempts.pause = pause.saturating_mul(2).min(options.backoff_max);
+                let news = core::mem::replace(&mut *lock(&self.why), e.clone()) != e;
+                if news {
+                    tracing::warn!(shard = self.number, "no attachment: {e}");
                 }
-                Err(e) => {
-                    attempts.pause = pause.saturating_mul(2).min(options.backoff_max);
-                    let news = core::mem::replace(&mut *lock(&self.why), e.clone()) != e;
-                    if news {
-                        tracing::warn!(shard = self.number, "no attachment: {e}");
-                    }
-                }
+                None
             }
         }
     }

@@ -9,7 +9,7 @@ use super::errors::{broken, is_of_connection, of_status, silent, About};
 use super::link::Link;
 use super::plan::{Outcome, Plan};
 use super::shard::{lock, Shard};
-use crate::service::{MutationRequest, Result, ServiceError};
+use crate::service::{MutationRequest, Result, Retry, ServiceError};
 use crate::wire::failure::failure_in;
 use crate::wire::mutation::{mutation_out, Term};
 use crate::wire::proto::write::{self, ApplyRequest, ApplyResponse, FenceRequest, Mutation, SyncRequest};
@@ -87,7 +87,8 @@ impl Writes {
         Term { region: *lock(&self.region), life, epoch }
     }
 
-    /// Has every server refuse older terms.
+    /// Has every server refuse older terms. One that cannot be reached hears it later: in any case before its first
+    /// mutation of this term. A refusal is told before that.
     pub(super) async fn fence(&self, life: u32, epoch: u32) -> Result<()> {
         let term = self.term(life, epoch);
         self.all(|w| async move { w.begin(term).await }).await
@@ -98,13 +99,19 @@ impl Writes {
         self.all(|w| async move { w.sync().await }).await
     }
 
-    /// Does the same at all servers, side by side.
+    /// Does the same at all servers, side by side, to the end of each. Of several errors one that lasts counts.
     async fn all<F: Future<Output = Result<()>> + Send + 'static>(&self, f: impl Fn(Arc<Writer>) -> F) -> Result<()> {
         let mut calls: JoinSet<_> = self.shards.iter().map(|w| f(w.clone())).collect();
+        let mut all = Ok(());
         while let Some(call) = calls.join_next().await {
-            call.map_err(|e| ServiceError::new(libc::EIO, format!("a task ended early: {e}")))??;
+            let call = call.unwrap_or_else(|e| Err(ServiceError::new(libc::EIO, format!("a task ended early: {e}"))));
+            if let Err(e) = call {
+                if all.is_ok() || e.retry == Retry::Never {
+                    all = Err(e);
+                }
+            }
         }
-        Ok(())
+        all
     }
 
     /// Applies a group: see the module.
@@ -183,27 +190,32 @@ impl Writer {
         Err(e)
     }
 
-    /// Says in which term is written from now on.
+    /// Says in which term is written from now on. If the server cannot be reached, `tell` goes on trying.
     async fn begin(&self, term: Term) -> Result<()> {
-        let mut fenced = self.fenced.lock().await;
-        let link = self.shard.link().await?;
-        match self.fence(&mut fenced, &link, term).await {
-            // Nothing can be written there, so every term is fenced.
-            Err(_) if self.takes_none.load(Ordering::Relaxed) => return Ok(()),
-            fenced => fenced?,
-        }
         *lock(&self.term) = Some(term);
-        Ok(())
+        let mut fenced = self.fenced.lock().await;
+        let link = self.shard.link_at_once().await;
+        let begun = match link {
+            Ok(link) => self.fence(&mut fenced, &link, term).await,
+            Err(e) => Err(e),
+        };
+        drop(fenced);
+        self.more.notify_one();
+        begun
     }
 
     async fn fence(&self, fenced: &mut Option<(u64, Term)>, link: &Link, term: Term) -> Result<()> {
-        if *fenced == Some((link.generation, term)) {
+        // Where nothing can be written every term is fenced.
+        if *fenced == Some((link.generation, term)) || self.takes_none.load(Ordering::Relaxed) {
             return Ok(());
         }
         let mut client = link.writes();
         let request = FenceRequest { term: Some(term.out()), shard: Some(self.shape()) };
-        let answer = self.end(link, "fence", client.fence(link.request(request)));
-        if let Some(failure) = answer.await?.failure {
+        let answer = match self.end(link, "fence", client.fence(link.request(request))).await {
+            Err(_) if self.takes_none.load(Ordering::Relaxed) => return Ok(()),
+            answer => answer?,
+        };
+        if let Some(failure) = answer.failure {
             return Err(self.failed(link, "fence", failure_in(failure)));
         }
         *fenced = Some((link.generation, term));
@@ -215,6 +227,12 @@ impl Writer {
         let sharding = self.shard.shared.config().map.sharding();
         let number = u32::try_from(self.shard.number).unwrap_or(u32::MAX);
         write::Shard { number, count: sharding.count.into(), stripe: sharding.stripe }
+    }
+
+    /// Whether the term is still to be told to the server, on this attachment.
+    async fn is_unfenced(&self, term: Term) -> bool {
+        let fenced = *self.fenced.lock().await;
+        !self.takes_none.load(Ordering::Relaxed) && fenced.map(|(_, fenced)| fenced) != Some(term)
     }
 
     /// The server's error, with whose it is.
@@ -263,25 +281,42 @@ impl Writer {
     }
 }
 
-/// Tells a server how far the writer has come, when a write of another shard, or a read that waits, has shown it.
+/// Tells a server who writes, if it could not be reached at the beginning of the term; and how far the writer has come,
+/// when a write of another shard, or a read that waits, has shown it.
 async fn tell(writer: Arc<Writer>) {
     let mut pause = PAUSE;
+    let mut said = None;
     loop {
         let wanted = writer.wanted.load(Ordering::Acquire);
-        let term = *lock(&writer.term);
-        match term {
-            Some(term) if wanted > writer.told.load(Ordering::Acquire) => {
-                match writer.apply(term, Vec::new(), wanted).await {
-                    Ok(_) => pause = PAUSE,
-                    Err(e) => {
-                        let shard = writer.shard.number;
-                        tracing::debug!(shard, "the server was not told how far writes are: {e}");
-                        tokio::time::sleep(pause).await;
-                        pause = pause.saturating_mul(2).min(writer.shard.shared.options.backoff_max);
-                    }
+        let Some(term) = *lock(&writer.term) else {
+            writer.more.notified().await;
+            continue;
+        };
+        let is_late = writer.is_unfenced(term).await;
+        if !is_late && wanted <= writer.told.load(Ordering::Acquire) {
+            writer.more.notified().await;
+            continue;
+        }
+        let shard = writer.shard.number;
+        match writer.apply(term, Vec::new(), wanted).await {
+            Ok(_) => {
+                if is_late {
+                    tracing::info!(shard, "the server has heard of this communicator");
                 }
+                pause = PAUSE;
             }
-            _ => writer.more.notified().await,
+            // Nobody writes there, and nobody need know how far writes are.
+            Err(_) if writer.takes_none.load(Ordering::Relaxed) => return,
+            Err(e) => {
+                if is_late && said.as_ref() != Some(&e) {
+                    tracing::warn!(shard, "the server has not heard of this communicator: {e}");
+                } else {
+                    tracing::debug!(shard, "the server was not told how far writes are: {e}");
+                }
+                said = Some(e);
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(writer.shard.shared.options.backoff_max);
+            }
         }
     }
 }
