@@ -10,7 +10,7 @@ use super::state::{Came, Outbox, State};
 use super::{lane, reads, InFlight, OwnedClaim, Ticket};
 use crate::cache::Cache;
 use crate::compare::{Compare, Mode};
-use crate::service::{Answer, Ingest, PageService, Result, Watermarks};
+use crate::service::{Answer, Ingest, PageService, Result, Watermarks, What};
 use shmuring::clock;
 use shmuring::lsn::scheduler::{Batch, BatchId, Member, MemberId, Options, Scheduler, Stats};
 use shmuring::parts::Parts;
@@ -323,6 +323,18 @@ impl Watermarks for Reports {
     fn reconnected(&self, shard: usize, generation: u64, durable: Lsn) {
         if let Some(desk) = self.0.upgrade() {
             desk.visit(|state| state.reconnected(shard, generation, durable));
+        }
+    }
+
+    fn is_noted(&self, what: &What, lsn: Lsn) -> bool {
+        let Some(desk) = self.0.upgrade() else { return false };
+        let written = desk.parts.last_written();
+        lsn <= match *what {
+            What::Page(rel, block) => written.get(rel, block),
+            What::RelSize(rel) => written.get_relation(rel),
+            What::DbSize(db_oid) => written.get_database(db_oid),
+            // They have no key of their own.
+            What::Slru(..) | What::Near(..) | What::Nothing => written.floor(),
         }
     }
 }

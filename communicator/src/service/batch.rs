@@ -178,6 +178,13 @@ pub trait Watermarks: Send + Sync {
     /// The connection to a shard is new, with a larger `generation` than before; `durable`: the server's
     /// disk_consistent_lsn as last heard. Batches of older generations are taken back and sent anew (S1).
     fn reconnected(&self, shard: usize, generation: u64, durable: Lsn);
+
+    /// Whether writers have noted that what is read may have changed as late as `lsn`: the last-written table answers no
+    /// less. False for an LSN from nowhere, and where nobody notes anything.
+    fn is_noted(&self, what: &What, lsn: Lsn) -> bool {
+        let _ = (what, lsn);
+        false
+    }
 }
 
 /// Serves a batch by the service's single calls: blocks that follow each other in one.

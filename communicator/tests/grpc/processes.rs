@@ -6,6 +6,7 @@ mod command;
 use crate::support::IDS;
 use command::{page, pages, run, shmuring, soon, Serve, Site, REL};
 use shmuring::lsn::shards::Sharding;
+use shmuring::region::Region;
 use shmuring::request::RelTag;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -203,6 +204,26 @@ fn a_token_that_changes_is_no_change_of_the_map() {
     serve.signal(libc::SIGHUP);
     assert!(soon(|| serve.log().contains("the token has changed")), "{}", serve.log());
     assert!(!serve.log().contains("shard map"), "{}", serve.log());
+    serve.drain();
+}
+
+#[test]
+fn a_read_of_what_nobody_wrote_waits_in_vain_and_moves_no_server() {
+    let site = Site::new();
+    let servers: Vec<_> = (0..3).map(|i| Server::start(&site, i)).collect();
+    write_map(&site, &servers);
+    let mut serve = serve(&site);
+    site.write(0, &pages(0..24, 1), &["--create", "--extend", "--lsn", "100"]).good();
+    let in_vain = |block: &str, lsn: &str| {
+        let args = ["--rel", REL, "--block", block, "--lsn", lsn, "--timeout", "400", "--out", "/dev/null"];
+        site.run("read", &args).failed_as(3, &[]);
+    };
+    in_vain("3", "0/7F000000");
+    // A writer has noted that block 3 may change, and then thought better of it.
+    let region = Region::attach(&site.region()).unwrap();
+    region.parts().last_written().note(TAG, 3, 0x5000);
+    assert!(site.read(3, 1, &["--lsn", "0/5000", "--timeout", "60000"]) == page(3, 1));
+    in_vain("3", "0/5008");
     serve.drain();
 }
 

@@ -5,7 +5,9 @@ use shmuring::lsn::scheduler::Kind;
 use shmuring::lsn::shards::Sharding;
 use shmuring::request::RelTag;
 use shmuring_communicator::service::grpc::GrpcOptions;
-use shmuring_communicator::service::{Mutation, MutationRequest, PageService, Result, Retry, PAGE_SIZE};
+use shmuring_communicator::service::{
+    Mutation, MutationRequest, PageService, Result, Retry, Watermarks, What, PAGE_SIZE,
+};
 use shmuring_communicator::wire::mutation::Term;
 use shmuring_communicator::wire::proto::write::{ApplyResponse, Failure, MutationResult};
 use std::sync::Arc;
@@ -84,13 +86,44 @@ fn pages_go_to_their_shards_and_all_shards_hear_how_far_the_writer_is() {
     // Shard 0 has no page of the group, and hears of it nevertheless: a read there may depend on LSN 3000 by now.
     assert!(soon(|| bed.servers[0].ingest.borrow().0 >= 3000));
     assert!(!bed.servers[0].written().iter().any(|w| matches!(w, Written::Apply(_, 1.., _))));
-    // A read that depends on what no write has shown, such as one that was cancelled, does not wait for ever.
-    let answer = bed.c.ask(&batch(Kind::Future, 0, vec![block(on(0), 4000)])).remove(0);
-    assert_eq!(bytes(answer.unwrap()), page(on(0), 0));
     let pages = vec![3; 12 * PAGE_SIZE];
     let long = Mutation::WritePage { rel: REL, block: 0, lsn: 5000, pages };
     assert_eq!(bed.apply(vec![long]), [Ok(SHARDING_PARTS)], "one for each part of the fake's answers");
     bed.c.runtime.block_on(bed.c.service.sync()).unwrap();
+}
+
+/// A table in which writers have noted LSNs up to this one.
+struct Noted(u64);
+
+impl Watermarks for Noted {
+    fn ingested(&self, _: usize, _: u64) {}
+    fn reconnected(&self, _: usize, _: u64, _: u64) {}
+    fn is_noted(&self, what: &What, lsn: u64) -> bool {
+        matches!(what, What::Page(REL, _)) && lsn <= self.0
+    }
+}
+
+#[test]
+fn readers_show_servers_what_writers_have_noted_and_nothing_beyond() {
+    let bed = Bed::new(GrpcOptions { lsn_wait: Duration::from_millis(200), ..patient() });
+    bed.fence();
+    let read = |n| bed.c.ask(&batch(Kind::Future, 0, vec![block(on(0), n)])).remove(0);
+    let heard =
+        |lsn| bed.servers.iter().any(|s| s.written().iter().any(|w| matches!(w, Written::Apply(.., l) if *l >= lsn)));
+    // From nowhere: the read waits in vain, and no server goes anywhere for it.
+    assert_eq!(read(1 << 40).unwrap_err().retry, Retry::NotYet);
+    // By a note: of a write that was withdrawn, say.
+    bed.c.service.report_to(Arc::new(Noted(4000)));
+    assert!(soon(|| read(4000).is_ok_and(|a| bytes(a) == page(on(0), 0))));
+    assert_eq!(read(4001).unwrap_err().retry, Retry::NotYet);
+    // What another shard has is written, whoever wrote it.
+    bed.servers[2].ingest.send_replace((5000, 0));
+    assert!(soon(|| read(5000).is_ok()));
+    assert_eq!(read(5001).unwrap_err().retry, Retry::NotYet);
+    assert_eq!(bed.apply(vec![write(on(1), 6000)]), [Ok(1)]);
+    assert!(soon(|| read(6000).is_ok()));
+    assert!(!heard(6001));
+    assert_eq!(bed.servers[0].ingest.borrow().0, 6000);
 }
 
 #[test]

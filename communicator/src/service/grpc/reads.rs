@@ -64,8 +64,7 @@ pub(super) async fn batch(service: &GrpcService, batch: &ReadBatch, answers: &mu
         return fail(answers, &ServiceError::new(libc::ECONNRESET, what).with_retry(Retry::Reconnect));
     }
     if batch.kind == Kind::Future {
-        let n = batch.reads.iter().map(|r| r.lsns.not_modified_since).max().unwrap_or(0);
-        service.writes.told_to(shard.number, n);
+        tell_what_was_written(service, shard, batch);
     }
     let lane = lane(batch);
     let begin = Instant::now();
@@ -89,6 +88,21 @@ pub(super) async fn batch(service: &GrpcService, batch: &ReadBatch, answers: &mu
             answers(i, result);
         }
     }
+}
+
+/// A read that waits shows how far writers are, to a shard that no write has shown it: one that was withdrawn, say, or that
+/// a predecessor has sent to another shard. Without that it would wait in vain. But only what a writer has written, noted
+/// or is known to have brought to some shard counts as written: a reader's word alone moves no server.
+fn tell_what_was_written(service: &GrpcService, shard: &Shard, batch: &ReadBatch) {
+    let known = service.shards.iter().filter_map(|s| s.ingested()).max().unwrap_or(0);
+    let known = known.max(service.writes.written());
+    let reports = shard.shared.reports();
+    let is_noted = |read: &Read| {
+        let n = read.lsns.not_modified_since;
+        n <= known || reports.as_ref().is_some_and(|r| r.is_noted(&read.what, n))
+    };
+    let written = batch.reads.iter().filter(|r| is_noted(r)).map(|r| r.lsns.not_modified_since).max();
+    service.writes.told_to(shard.number, written.unwrap_or(0));
 }
 
 fn about_block(e: ServiceError, read: &Read) -> ServiceError {

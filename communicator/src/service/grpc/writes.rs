@@ -30,6 +30,8 @@ const LAST_LSN: Lsn = Lsn::MAX >> 1;
 /// See the module.
 pub(super) struct Writes {
     region: Mutex<u128>,
+    /// The highest LSN of a mutation that was sent.
+    written: AtomicU64,
     shards: Vec<Arc<Writer>>,
 }
 
@@ -62,7 +64,7 @@ impl Writes {
                 more: Notify::new(),
             })
         };
-        Self { region: Mutex::new(0), shards: shards.iter().map(writer).collect() }
+        Self { region: Mutex::new(0), written: AtomicU64::new(0), shards: shards.iter().map(writer).collect() }
     }
 
     /// Names the region that writes.
@@ -81,6 +83,11 @@ impl Writes {
         if let Some(writer) = self.shards.get(shard) {
             writer.told_to(lsn);
         }
+    }
+
+    /// The highest LSN of a mutation that was sent.
+    pub(super) fn written(&self) -> Lsn {
+        self.written.load(Ordering::Acquire)
     }
 
     fn term(&self, life: u32, epoch: u32) -> Term {
@@ -119,6 +126,7 @@ impl Writes {
         let term = self.term(life, epoch);
         let Some((first, others)) = self.shards.split_first() else { return Vec::new() };
         let lsn = group.iter().map(|r| r.mutation.lsn()).max().unwrap_or(0);
+        self.written.fetch_max(lsn, Ordering::AcqRel);
         let sharding = first.shard.shared.config().map.sharding();
         let mut plan = Plan::of(group, sharding);
         let mut outcome = Outcome::new(group.len());
