@@ -132,9 +132,14 @@ impl<'r> Communicator<'r> {
         self.parts
     }
 
-    /// The writer of the relation sizes (R2), once: `None` if it was given out already.
+    /// The writer of the relation sizes (R2), once: `None` if it was given out already, or there is no memory for it.
     pub fn rel_size_writer(&mut self) -> Option<rel_size::Writer<'r>> {
-        (!core::mem::replace(&mut self.has_writer, true)).then(|| rel_size::Writer::new(self.parts))
+        if self.has_writer {
+            return None;
+        }
+        let writer = rel_size::Writer::new(self.parts);
+        self.has_writer = writer.is_some();
+        writer
     }
 
     /// The lock that proves the role, if there is one.

@@ -1,12 +1,15 @@
-//! The one writer of relation sizes: the communicator. It may allocate; several of its threads share it behind a lock.
+//! The one writer of relation sizes: the communicator. Several of its threads share it behind a lock.
 //!
 //! A change is begun before its I/O and finished after it, before its completion is published. A size that was read is
 //! kept only if no change of the fork was under way, or began, since the read was sent (R13). What is known is kept in
 //! private memory too: no decision is taken from bytes of the region (I10).
+//!
+//! It allocates as changes and reads begin. Where there is no memory to tell what is under way, no size is certain any
+//! more: then all are forgotten, and none is kept again by this writer. It never aborts for want of memory.
 // A set of a model has one entry.
 #![cfg_attr(any(feature = "loom", feature = "shuttle"), allow(clippy::modulo_one))]
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::{begin, next, place_of, set_of, Size, CHANGED, FORK_SHIFT, NO_FORK, WHOLE};
 use crate::layout::{SizeEntry, SET};
@@ -60,18 +63,24 @@ pub struct Writer<'r> {
     life: u32,
     /// What each entry holds, in the order of the entries.
     kept: Vec<Option<(RelTag, Size)>>,
-    busy: BTreeMap<RelTag, Busy>,
+    busy: HashMap<RelTag, Busy>,
+    /// There was no memory for what is under way: nothing is known, and nothing is kept.
+    is_blind: bool,
     moment: u64,
     turn: usize,
 }
 
 impl<'r> Writer<'r> {
-    /// The writer of an empty cache. The caller holds the role, and makes one only.
-    pub(crate) fn new(parts: &Parts<'r>) -> Self {
-        let kept = vec![None; parts.sizes.len() * SET];
-        let mut new = Self { parts: *parts, life: 0, kept, busy: BTreeMap::new(), moment: 0, turn: 0 };
+    /// The writer of an empty cache; `None`: no memory. The caller holds the role, and makes one only.
+    pub(crate) fn new(parts: &Parts<'r>) -> Option<Self> {
+        let entries = parts.sizes.len() * SET;
+        let mut kept = Vec::new();
+        kept.try_reserve_exact(entries).ok()?;
+        kept.resize(entries, None);
+        let busy = HashMap::new();
+        let mut new = Self { parts: *parts, life: 0, kept, busy, is_blind: false, moment: 0, turn: 0 };
         new.enter(parts.header.life.life.load(Ordering::Relaxed));
-        new
+        Some(new)
     }
 
     /// Begins a change of the fork: call it before the I/O. The fork is a miss until the last change that is under way
@@ -84,12 +93,13 @@ impl<'r> Writer<'r> {
             begin(entry);
         }
         let moment = self.next_moment();
-        let busy = self.busy.entry(rel).or_insert(Busy { changes: 0, reads: 0, moment, known: None });
-        if busy.changes == 0 {
-            busy.known = known;
+        if let Some(busy) = self.busy(rel, moment) {
+            if busy.changes == 0 {
+                busy.known = known;
+            }
+            busy.changes += 1;
+            busy.moment = moment;
         }
-        busy.changes += 1;
-        busy.moment = moment;
         Change(rel)
     }
 
@@ -112,9 +122,11 @@ impl<'r> Writer<'r> {
     pub fn ask(&mut self, rel: RelTag) -> Asked {
         self.follow_life();
         let moment = self.next_moment();
-        let busy = self.busy.entry(rel).or_insert(Busy { changes: 0, reads: 0, moment, known: None });
-        busy.reads += 1;
-        Asked { rel, moment: busy.moment }
+        let since = self.busy(rel, moment).map(|busy| {
+            busy.reads += 1;
+            busy.moment
+        });
+        Asked { rel, moment: since.unwrap_or(moment) }
     }
 
     /// Keeps the size that was read (`None`: there is no such fork), unless a change began or ended meanwhile.
@@ -166,6 +178,18 @@ impl<'r> Writer<'r> {
         self.life = life;
         // ORD(RS_3): pairs with the Acquire in `Sizes::get`; publishes that older sizes are gone.
         self.parts.header.tables.sizes_life.store(u64::from(life), ord!(RS_3, Release));
+    }
+
+    /// What is under way for a fork, if there is memory to tell it.
+    fn busy(&mut self, rel: RelTag, moment: u64) -> Option<&mut Busy> {
+        if !self.is_blind && self.busy.try_reserve(1).is_err() {
+            self.is_blind = true;
+            self.busy.clear();
+            self.kept.fill(None);
+            super::empty(self.parts.sizes);
+        }
+        let idle = Busy { changes: 0, reads: 0, moment, known: None };
+        (!self.is_blind).then(|| self.busy.entry(rel).or_insert(idle))
     }
 
     /// Puts a size into the fork's entry, or into one that it takes from another fork; `None` gives its entry up.
