@@ -155,7 +155,8 @@ impl Group {
             |r: &MutationRequest| cache.as_ref().map_or_else(Vec::new, |c| c.cache.invalidate(&r.mutation));
         requests.iter().for_each(|r| drop(invalidate(r)));
         // Before the I/O, and ended before any completion of the group is published (R2).
-        let pending = lane.desk.sizes.begin(&requests);
+        let jobs = self.members.iter().map(|(_, mutation)| mutation.claim.job());
+        let pending = lane.desk.sizes.begin(jobs.zip(requests.iter().map(|r| !r.first_attempt)));
         let results = match fence(&lane.desk).await {
             Ok(life) => lane.desk.service.clone().apply(life, lane.desk.epoch, requests.clone()).await,
             Err(e) => vec![Err(e); requests.len()],

@@ -1,11 +1,11 @@
 //! The relation sizes of the region, as the server keeps them: marked before a mutation's I/O, set after it and before
 //! its completion is published, filled by reads of sizes that no mutation overtook (R2, R13). The rules are in
-//! [`shmuring::lsn::rel_size`]; here is the lock between the threads, and what each mutation does to a size.
+//! [`shmuring::lsn::rel_size`]; here is the lock between the threads.
 
-use crate::service::{Ingest, Mutation, MutationRequest, Result};
+use crate::service::{Ingest, Result};
 use shmuring::communicator::Communicator;
-use shmuring::lsn::rel_size::{Asked as AskedToken, Change, Outcome, Writer};
-use shmuring::request::{Lsn, RelTag};
+use shmuring::lsn::rel_size::{effect, Asked as AskedToken, Change, Outcome, Writer};
+use shmuring::request::{Job, Lsn, RelTag};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The writer of the sizes, until the role is given up. Cheap to clone.
@@ -52,12 +52,12 @@ impl RelSizes {
         *self.lock() = None;
     }
 
-    /// Marks what a group is about to change.
-    pub(super) fn begin(&self, group: &[MutationRequest]) -> Vec<Option<Pending>> {
+    /// Marks what a group is about to change: mutations, and whether each may have run before.
+    pub(super) fn begin<'a>(&self, group: impl Iterator<Item = (&'a Job, bool)>) -> Vec<Option<Pending>> {
         let mut guard = self.lock();
         let Some(writer) = guard.as_mut() else { return Vec::new() };
-        let mut mark = |request| effect(request).map(|(rel, then)| Pending { change: writer.begin(rel), then });
-        group.iter().map(&mut mark).collect()
+        let mut mark = |job: &Job, then| Pending { change: writer.begin(job.rel), then };
+        group.map(|(job, may_have_run)| effect(job, may_have_run).map(|then| mark(job, then))).collect()
     }
 
     /// Sets what the group has changed. Call it before the first completion.
@@ -101,28 +101,14 @@ impl Drop for Asked {
     }
 }
 
-/// The fork whose size a mutation changes, and what it comes to.
-fn effect(request: &MutationRequest) -> Option<(RelTag, Outcome)> {
-    let effect = match request.mutation {
-        Mutation::WritePage { .. } => return None,
-        Mutation::Extend { rel, block, lsn, .. } => (rel, Outcome::Raise(block.saturating_add(1), lsn)),
-        Mutation::ZeroExtend { rel, block, count, lsn } => (rel, Outcome::Raise(block.saturating_add(count), lsn)),
-        Mutation::Truncate { rel, blocks, lsn } => (rel, Outcome::Lower(blocks, lsn)),
-        Mutation::UpdateRelSize { rel, blocks, lsn } => (rel, Outcome::Set(blocks, lsn)),
-        Mutation::Unlink { rel, lsn } => (rel, Outcome::Remove(lsn)),
-        Mutation::Create { rel, lsn } if request.first_attempt => (rel, Outcome::Set(0, lsn)),
-        // A create that ran before may have been followed by others.
-        Mutation::Create { rel, .. } => (rel, Outcome::Unknown),
-    };
-    Some(effect)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use shmuring::backend::Backend;
     use shmuring::lsn::shards::Sharding;
     use shmuring::region::{Options, Region};
+    use shmuring::request::{Opcode, Request};
+    use shmuring::slot::State;
 
     const REL: RelTag = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 9, fork: 0 };
 
@@ -132,8 +118,13 @@ mod tests {
         let region: &'static Region = Box::leak(Box::new(Region::create_private(&options).unwrap()));
         let (mut communicator, _) = Communicator::take_role(region, Box::leak(Box::new(region.parts()))).unwrap();
         let sizes = RelSizes::of(&mut communicator, ingest);
-        let extend = Mutation::ZeroExtend { rel: REL, block: 9, count: 1, lsn: 200 };
-        let pending = sizes.begin(&[MutationRequest::first(extend)]);
+        let mut backend = Backend::attach(region, 0, 1).unwrap();
+        let zero_extend = Request { block: 9, arg: 1, lsn: 200, ..Request::new(Opcode::ZeroExtend, REL) };
+        let filled = backend.fill(0, &zero_extend).unwrap();
+        backend.submit(filled).unwrap();
+        let mut claims = Vec::new();
+        communicator.sweep(State::Processing, |claim| claims.push(claim));
+        let pending = sizes.begin(claims.iter().map(|claim| (claim.job(), false)));
         sizes.finish(pending, &[Ok(10)]);
         // A reader of old data: it may be told the size from before.
         sizes.ask(REL).fill(Some(9), 100);

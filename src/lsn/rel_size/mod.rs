@@ -21,8 +21,10 @@
 //! empties the cache before its first claim ([`crate::communicator::Communicator::over`]). A backend of a new server
 //! life has misses until the communicator has emptied the cache for that life.
 
+mod effect;
 mod writer;
 
+pub use effect::effect;
 pub use writer::{Asked, Change, Outcome, Writer};
 
 use crate::layout::{SizeEntry, SizeSet};
