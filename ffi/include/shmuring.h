@@ -439,7 +439,7 @@ int shmuring_written_floor(const struct shmuring_region *region, uint64_t *lsn);
 
 /*
  * The size of a relation fork, if the region knows it: that after every change that completed before the call. The
- * communicator keeps it, and nobody else can.
+ * communicator keeps it, one of your own by shmuring_communicator_keep_sizes; nobody else can.
  *
  * Returns 1 with the size in *out; 0 if it is not known, or just being changed: ask with shmuring_prep_rel_size.
  * SHMURING_ERR_BAD_REQUEST as above. [fast], without a system call.

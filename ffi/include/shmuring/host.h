@@ -90,6 +90,38 @@ int shmuring_communicator_release_role(struct shmuring_communicator *communicato
 /* Number of this term of the role, for logs; 0 for NULL. Any thread. */
 uint32_t shmuring_communicator_epoch(const struct shmuring_communicator *communicator);
 
+/* Sizes that were read are kept too. Not if pages come from servers that lag behind WAL: see _keep_sizes. */
+#define SHMURING_SIZES_OF_READS 0x1
+
+/*
+ * Has the library keep the relation sizes of the region for you, which backends read with shmuring_cached_rel_size.
+ * Nobody else can: a size that is too small would have an extend overwrite a live block. Call it once, after the role
+ * was taken and before the first claim is handed out (later is as safe).
+ *
+ * From then on a fork is a miss from before the claim of a create, extend, zero_extend, truncate, unlink or
+ * update_rel_size is handed out until _complete or _fail, which set the size before the answer is published: from
+ * what the request said, not from what you pass. A failure leaves a miss, and _drop one that lasts until the next
+ * communicator, since nobody has said that the change is over. With SHMURING_SIZES_OF_READS the answers to rel_size and
+ * rel_exists are kept as well, unless a change overtook them. What this rests on:
+ *
+ * - An answered mutation is over: neither it nor an attempt at it is applied afterwards, even if it failed.
+ * - A create succeeds if it has made the fork, empty. For one that may have found it, as after an attempt of yours
+ *   whose end you did not hear of, call shmuring_claim_forget_size first. (SHMURING_CLAIM_AGAIN is seen to.)
+ * - Nothing else changes sizes: if relations change by other means than requests, do not call this.
+ * - With SHMURING_SIZES_OF_READS, the size that you answer is that after every mutation that was completed before the
+ *   claim was handed out, whatever its `lsn`. A server that has not ingested all WAL may tell one from before.
+ *
+ * Returns 0, also if the region was made with room for no sizes; SHMURING_ERR_BAD_REQUEST for an unknown flag;
+ * -EALREADY if they are kept; -ENOMEM, after which it may be called again; -EBUSY while another thread is in one of
+ * the functions of the reaper.
+ *
+ * Allocates: here about 40 bytes for each size of the region and 50 for each slot; then a little for forks that claims
+ * which are handed out are about. Where there is no memory for that, every size is forgotten and none is kept again;
+ * nothing ends the process. Whatever hands out or answers such a claim takes a lock of the handle for a moment, also in
+ * Copying; requests for pages do not. Any number of threads may answer. Ends with the role.
+ */
+int shmuring_communicator_keep_sizes(struct shmuring_communicator *communicator, uint32_t flags);
+
 /*
  * The reaper's functions: one thread's at a time (-EBUSY for a second). Each stores up to `max` claims in `claims`
  * and returns how many; what it claimed beyond that comes first in the next call of any of them. Whoever answers at
@@ -143,7 +175,7 @@ int shmuring_communicator_wake(const struct shmuring_communicator *communicator)
 /*
  * What to do with a claim: any thread, one at a time for each claim (a second one waits for the first). None of them
  * blocks but for that, or allocates. All return SHMURING_ERR_STALE for a claim that has been answered, _BAD_SLOT for
- * one that cannot be, and _BAD_MEMORY for a null pointer; and, but for _is_cancelled and _block_lsn,
+ * one that cannot be, and _BAD_MEMORY for a null pointer; and, but for _is_cancelled, _block_lsn and _forget_size,
  * SHMURING_ERR_WITHDRAWN if the request was cancelled: drop your work on it then, the claim is gone.
  */
 
@@ -197,6 +229,12 @@ int shmuring_claim_fail(struct shmuring_communicator *communicator, shmuring_ref
 
 /* Answers that nobody will: fails with ECANCELED, and counts as dropped. */
 int shmuring_claim_drop(struct shmuring_communicator *communicator, shmuring_ref claim);
+
+/*
+ * Before the answer to a mutation that changes a size: what it comes to is not certain, so that success leaves a miss
+ * too (shmuring_communicator_keep_sizes). Does nothing to another claim, nor where sizes are not kept. Returns 0.
+ */
+int shmuring_claim_forget_size(struct shmuring_communicator *communicator, shmuring_ref claim);
 
 /* ------------------------------------------------------------------------- The communicator of shmuring */
 

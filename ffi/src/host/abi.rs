@@ -39,6 +39,7 @@ layouts! {
 pub const NUMBERS: &[(&str, i64)] = &[
     ("SHMURING_CLAIM_AGAIN", super::claims::AGAIN as i64),
     ("SHMURING_ERR_WITHDRAWN", super::claims::WITHDRAWN as i64),
+    ("SHMURING_SIZES_OF_READS", super::sizes::OF_READS as i64),
     #[cfg(feature = "host")]
     ("SHMURING_LOG_ERROR", super::log::ERROR as i64),
     #[cfg(feature = "host")]

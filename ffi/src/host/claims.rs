@@ -12,6 +12,7 @@ use shmuring::error::Error;
 use shmuring::request::{flags, Completion};
 
 use super::role::{enter, CommunicatorHandle};
+use super::sizes::Did;
 
 /// The request was cancelled and its slot given back: SHMURING_ERR_WITHDRAWN.
 pub(super) const WITHDRAWN: c_int = -libc::ECANCELED;
@@ -104,6 +105,20 @@ impl Claims {
         lock(self.places.get(slot as usize)?).as_ref().map(ApiClaim::from)
     }
 
+    /// How many places there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Looks at every claim that is there.
+    pub(super) fn each(&self, mut look: impl FnMut(&Claim<'static>)) {
+        for place in &self.places {
+            if let Some(claim) = &*lock(place) {
+                look(claim);
+            }
+        }
+    }
+
     /// Drops every claim, and says how many there were.
     pub(super) fn drop_all(&self) -> usize {
         self.places.iter().filter(|place| lock(place).take().is_some()).count()
@@ -147,7 +162,9 @@ fn copy(
         Ok(match did {
             Ok(()) => 0,
             Err(Withdrawn) => {
-                *place = None;
+                let gone = place.take();
+                drop(place);
+                gone.iter().for_each(|claim| c.sizes.end(claim, Did::Lose));
                 WITHDRAWN
             }
         })
@@ -171,10 +188,16 @@ fn copy_page(
     copy(c, name, |mut copying| f(&mut copying).map(Ok))
 }
 
-/// Takes the claim out and answers.
-fn answer(c: *const CommunicatorHandle, name: i64, f: impl FnOnce(Claim<'static>) -> Result<(), Withdrawn>) -> c_int {
+/// Takes the claim out and answers, once what it did to a size is told (R2).
+fn answer(
+    c: *const CommunicatorHandle,
+    name: i64,
+    did: Did,
+    f: impl FnOnce(Claim<'static>) -> Result<(), Withdrawn>,
+) -> c_int {
     enter(c, |c| {
         let Some(claim) = c.claims.find(name)?.take() else { return Ok(0) };
+        c.sizes.end(&claim, did);
         Ok(if f(claim).is_ok() { 0 } else { WITHDRAWN })
     })
 }
@@ -277,7 +300,7 @@ pub unsafe extern "C" fn shmuring_claim_complete(
     value: u64,
     lsn: u64,
 ) -> c_int {
-    answer(c, name, |claim| claim.complete(Completion { lsn, ..Completion::ok(value) }))
+    answer(c, name, Did::Complete(value, lsn), |claim| claim.complete(Completion { lsn, ..Completion::ok(value) }))
 }
 
 /// Answers that it failed.
@@ -295,7 +318,7 @@ pub unsafe extern "C" fn shmuring_claim_fail(
     if !(1..ERRNO_END).contains(&error) {
         return -Error::BadRequest.errno();
     }
-    answer(c, name, |claim| claim.fail(error, value, attempts))
+    answer(c, name, Did::Fail, |claim| claim.fail(error, value, attempts))
 }
 
 /// Answers that nobody will (I4).
@@ -304,8 +327,23 @@ pub unsafe extern "C" fn shmuring_claim_fail(
 /// As of [`shmuring_claim_is_cancelled`].
 #[no_mangle]
 pub unsafe extern "C" fn shmuring_claim_drop(c: *const CommunicatorHandle, name: i64) -> c_int {
-    answer(c, name, |claim| {
+    answer(c, name, Did::Lose, |claim| {
         drop(claim);
         Ok(())
+    })
+}
+
+/// Says that the change of a claim leaves its fork's size unknown.
+///
+/// # Safety
+/// As of [`shmuring_claim_is_cancelled`].
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_claim_forget_size(c: *const CommunicatorHandle, name: i64) -> c_int {
+    enter(c, |c| {
+        let named = c.claims.find(name)?.as_ref().map(|claim| (claim.slot(), claim.generation()));
+        if let Some((slot, generation)) = named {
+            c.sizes.doubt(slot, generation);
+        }
+        Ok(0)
     })
 }

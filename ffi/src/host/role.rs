@@ -19,6 +19,7 @@ use shmuring::slot::State;
 
 use super::claims::{ApiClaim, Claims};
 use super::place::{bug, report, Failure, Held};
+use super::sizes::RelSizes;
 use crate::api::ApiError;
 use crate::guard::guard;
 use crate::region::ApiRegion;
@@ -28,10 +29,11 @@ const PANICKED: c_int = -libc::ENOTRECOVERABLE;
 /// The holder of the role of a region.
 ///
 /// # Invariants
-/// `claims` and `reaper` refer to `parts`, and those to the region that is held: they are dropped in the order in which
-/// they stand here.
+/// `claims`, `sizes` and `reaper` refer to `parts`, and those to the region that is held: they are dropped in the order in
+/// which they stand here.
 pub struct CommunicatorHandle {
     pub(super) claims: Claims,
+    pub(super) sizes: RelSizes,
     reaper: Mutex<Reaper>,
     parts: Owned<Parts<'static>>,
     _held: Held,
@@ -102,6 +104,7 @@ impl CommunicatorHandle {
         backlog.extend(inherited.mutations.into_iter().chain(inherited.reads).map(|claim| claims.put(claim)));
         Ok(Self {
             claims,
+            sizes: RelSizes::default(),
             inherited: AtomicUsize::new(backlog.len()),
             epoch: communicator.epoch(),
             reaper: Mutex::new(Reaper { communicator, backlog }),
@@ -119,6 +122,20 @@ impl CommunicatorHandle {
             Err(TryLockError::Poisoned(e)) => Ok(e.into_inner()),
             Err(TryLockError::WouldBlock) => Err(Error::Os(libc::EBUSY)),
         }
+    }
+
+    /// Runs `f` as the reaper.
+    pub(super) fn with_reaper<T>(
+        &self,
+        f: impl FnOnce(&mut Communicator<'static>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        f(&mut self.reaper()?.communicator)
+    }
+
+    /// Takes a claim in: to the backlog goes its slot.
+    fn put(&self, claim: Claim<'static>) -> u32 {
+        self.sizes.begin(&claim);
+        self.claims.put(claim)
     }
 
     /// Gives out what waits in the backlog.
@@ -195,7 +212,7 @@ fn reap(
         let Reaper { communicator, backlog } = &mut *reaper;
         let mut batch = Batch { at: claims, max: max.min(c_int::MAX.unsigned_abs()) as usize, n: 0 };
         if always || backlog.is_empty() && batch.has_room() {
-            claim(communicator, batch.max, &mut |claim| backlog.push_back(c.claims.put(claim)))?;
+            claim(communicator, batch.max, &mut |claim| backlog.push_back(c.put(claim)))?;
         }
         c.hand_out(backlog, &mut batch);
         Ok(batch.n as c_int)
@@ -239,6 +256,7 @@ pub unsafe extern "C" fn shmuring_communicator_take_role(
 pub unsafe extern "C" fn shmuring_communicator_release_role(c: *mut CommunicatorHandle) -> c_int {
     let unanswered = enter(c, |c| {
         let _reaper = c.reaper()?;
+        c.sizes.close();
         Ok(c_int::try_from(c.claims.drop_all()).unwrap_or(c_int::MAX))
     });
     if unanswered >= 0 {

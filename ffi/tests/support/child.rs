@@ -22,6 +22,13 @@ impl InC {
         Self { child, said, serving }
     }
 
+    /// The next line that it says.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: a signal to a child that was not waited for.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
