@@ -1,13 +1,11 @@
 //! The C interface of shmuring: `ffi/include/shmuring.h` is its manual, this crate what is behind it.
 //!
 //! # Files
-//! In the order in which a caller meets them: `info` versions; `region` regions and what they tell; `server` the life
-//! of a server; `backend` the handle and its refusals; `fill` from a free slot to the result, the hot functions, and `rest`, what is rare in
-//! them;
-//! `wait` what waits; `tables` what the region tells without a request; `inline` the functions that the header
-//! compiles into its callers; `host` the communicator's side. Below them: `api` the structures that calls take and
-//! give; `abi` the layout that the headers repeat, checked by the compiler; `fault` why a call was refused; `strerror`
-//! texts; `guard` the one place where a panic is caught; `memory` and `thread`.
+//! In the order in which a caller meets them: `info` versions; `region`; `server` its life; `backend` the handle;
+//! `fill` from a free slot to the result, `rest` what is rare in that; `wait`; `tables` what the region tells without a
+//! request; `inline` what the header compiles into its callers; `host` the communicator's side. Below them: `api` the
+//! structures of calls; `abi` the layout that the headers repeat; `fault` why a call was refused; `strerror`; `guard`
+//! where panics are caught; `memory`; `thread`.
 //!
 //! Runs in backends and in whatever else links the C library: no function here unwinds into C, and none allocates
 //! unless the header says so.

@@ -1,4 +1,4 @@
-//! What the embedder asks for, checked and copied: nothing of C's memory is used after that, but what it lends for longer.
+//! What the embedder asks for, checked and copied: of C's memory only what it lends for longer is used after that.
 
 use core::ffi::{c_char, c_void, CStr};
 use std::ffi::OsStr;

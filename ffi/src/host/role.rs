@@ -29,8 +29,8 @@ const PANICKED: c_int = -libc::ENOTRECOVERABLE;
 /// The holder of the role of a region.
 ///
 /// # Invariants
-/// `claims`, `sizes` and `reaper` refer to `parts`, and those to the region that is held: they are dropped in the order in
-/// which they stand here.
+/// `claims`, `sizes` and `reaper` refer to `parts`, and those to the region that is held: they are dropped in the order
+/// of the fields.
 pub struct CommunicatorHandle {
     pub(super) claims: Claims,
     pub(super) sizes: RelSizes,
@@ -195,8 +195,7 @@ pub(super) fn enter(
     answer
 }
 
-/// The functions that hand out claims: the backlog, and what `claim` adds to it if there is none, or if it is called
-/// `always`. Nothing is handed out if it fails.
+/// Hands out claims: the backlog, to which `claim` adds if it is empty, or `always`. None if `claim` fails.
 fn reap(
     c: *const CommunicatorHandle,
     claims: *mut ApiClaim,
@@ -227,7 +226,7 @@ fn target(to: u32) -> Result<State, Error> {
 /// Takes the role.
 ///
 /// # Safety
-/// `region` is null or a region's handle that outlives the communicator's; `out` and `error` are null or may be written.
+/// `region` is null or a region's handle that outlives this one; `out` and `error` are null or may be written.
 #[no_mangle]
 pub unsafe extern "C" fn shmuring_communicator_take_role(
     region: *mut ApiRegion,

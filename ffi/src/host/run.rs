@@ -1,9 +1,9 @@
 //! The thread that holds a host: it starts the communicator, waits for the order to stop, and stops it.
 //!
-//! A thread of its own, so that the embedder's thread can wait with a limit and handle its signals meanwhile. It is made
-//! with all signals blocked, and every other thread of the host descends from it: no handler of the embedder ever runs
-//! on one of them.
+//! A thread of its own, so that the embedder's can wait with a limit and handle its signals meanwhile. All signals are
+//! blocked in it, and so in every thread of the host, which descend from it.
 
+use core::cell::RefCell;
 use core::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use shmuring_communicator::server::{Host, Stopped};
 use tokio::runtime::Runtime;
+use tracing::dispatcher::DefaultGuard;
 
 use super::config::{Config, Place};
 use super::log::Log;
@@ -178,7 +179,7 @@ fn serve(mut config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
 struct Threads(Arc<AtomicUsize>);
 
 impl Threads {
-    /// Ends the runtime; false if a thread does not end, as one in a read from a disk that hangs. It refers to the region.
+    /// Ends the runtime; false if a thread does not end, as one in a read from a disk that hangs.
     fn end(&self, runtime: Runtime) -> bool {
         runtime.shutdown_timeout(LAST_WORDS);
         // Acquire, with the Release of each thread's end.
@@ -193,7 +194,7 @@ impl Threads {
 /// A runtime whose threads log into this host's log.
 fn runtime(threads: Option<usize>, log: &Arc<Log>) -> Result<(Runtime, Threads), Failure> {
     thread_local! {
-        static LOG: std::cell::RefCell<Option<tracing::dispatcher::DefaultGuard>> = const { std::cell::RefCell::new(None) };
+        static LOG: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
     }
     let dispatch = log.dispatch();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
