@@ -1,5 +1,6 @@
 # Deaths: of communicators under sessions that read, of a watcher, of a backend, of the postmaster. With a log collector,
 # which outlives the restart after a backend's death and has inherited what the postmaster had open.
+. "$1/sessions.sh"
 make_cluster a 'logging_collector = on' "log_filename = 'server.log'" 'max_connections = 40'
 log=$WORK/a/log/server.log
 start a 5001
@@ -9,34 +10,6 @@ ask 5001 'CHECKPOINT'
 until_true is_served 5001
 ask 5001 "CREATE TABLE pages AS SELECT b, md5(shmuring_read_page('t', 'main', b)) FROM generate_series(0, 63) b"
 first_watcher=$(watchers_of a)
-
-# Sessions that read and compare until there is a line in `stop`; each tells how much it read.
-reads="DO \$\$ DECLARE n bigint := 0; wrong bigint;
-    BEGIN
-        WHILE NOT EXISTS (SELECT FROM stop) LOOP
-            SELECT count(*) INTO wrong FROM pages WHERE md5 <> md5(shmuring_read_page('t', 'main', b));
-            IF wrong > 0 THEN RAISE 'wrong pages: %', wrong; END IF;
-            n := n + 64;
-        END LOOP;
-        RAISE NOTICE 'read % pages', n;
-    END \$\$"
-begin_reading() {
-    local i
-    sessions=()
-    for ((i = 0; i < 8; i++)); do
-        psql -h "$sockets" -p 5001 -U postgres -XAtq -v ON_ERROR_STOP=1 -c "$reads" >"$WORK/reader$i" 2>&1 &
-        sessions+=($!)
-    done
-}
-waiting_are() { # AT LEAST
-    [ "$(ask 5001 "SELECT count(*) >= $1 FROM shmuring_slots WHERE is_waited_for AND state <> 'completed'")" = t ]
-}
-finished() {
-    ask 5001 "SELECT value FROM pg_stat_shmuring WHERE part = 'backends' AND name = 'finished'"
-}
-have_finished() { # MORE THAN
-    [ "$(finished)" -gt "$1" ]
-}
 
 # 1. Communicators die with requests in flight: stopped until all eight wait, and killed like that.
 begin_reading

@@ -9,10 +9,12 @@ servers=()
 patience=60
 
 cleanup() {
-    local data
+    local data postmaster
     # Nothing of a test is stopped for good.
     for data in "${servers[@]}"; do
-        kill -CONT $(communicators_of "${data##*/}") 2>/dev/null || true
+        postmaster=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || postmaster=
+        kill -CONT $(communicators_of "${data##*/}") ${postmaster:+"$postmaster" $(children_of "$postmaster")} \
+            2>/dev/null || true
         pg_ctl stop -D "$data" -m immediate -s >/dev/null 2>&1 || true
     done
     rm -rf "$sockets"
@@ -74,6 +76,11 @@ stop() { # NAME [MODE]
 # The postmaster of a cluster.
 postmaster_of() { # NAME
     head -n 1 "$WORK/$1/postmaster.pid"
+}
+
+# The processes that a postmaster has started.
+children_of() { # PID
+    pgrep -P "$1" || true
 }
 
 # Processes of `shmuring serve`, of `shmuring watch`, over a cluster's region.
