@@ -4,7 +4,7 @@
 # PREFIX (/usr/local), LIBDIR ($PREFIX/lib), INCLUDEDIR ($PREFIX/include): where it will be found. DESTDIR: put before all
 # of them while installing. FEATURES (host): `host,grpc,standby` for a host with every page service that `shmuring serve`
 # has, `host` with stores and data directories alone, `communicator` without the communicator of shmuring and its
-# threads, `none` for backends alone.
+# threads, `none` for backends alone. LIBRARY: a static library that was built before, in place of building one.
 #
 # The shared library is linked from the static one, with our own version script: rustc writes one for a cdylib, without
 # versions, and takes no other beside it.
@@ -28,11 +28,17 @@ major=${version%%.*}
 build() {
     mkdir -p "$built"
     # rustc alone knows what its standard library needs of the system, and says it in a note.
-    cargo rustc --release --quiet -p shmuring-ffi --lib --crate-type staticlib --no-default-features \
-        --features "$features" -- --print native-static-libs 2> >(tee "$built/notes" | grep -v '^note: ' >&2)
+    if [ -n "${LIBRARY:-}" ]; then
+        rustc --crate-type staticlib --crate-name nothing --out-dir "$built" --print native-static-libs - \
+            <<<'' 2>"$built/notes"
+        rm "$built/libnothing.a"
+    else
+        cargo rustc --release --quiet -p shmuring-ffi --lib --crate-type staticlib --no-default-features \
+            --features "$features" -- --print native-static-libs 2> >(tee "$built/notes" | grep -v '^note: ' >&2)
+    fi
     native=$(sed -n 's/^note: native-static-libs: //p' "$built/notes" | tail -n 1)
     [ -n "$native" ] || { echo "error: rustc did not say what the static library needs" >&2; exit 1; }
-    cp "$target/release/libshmuring_ffi.a" "$built/libshmuring.a"
+    cp "${LIBRARY:-$target/release/libshmuring_ffi.a}" "$built/libshmuring.a"
     strip --strip-debug "$built/libshmuring.a"
     # nodelete: its threads and thread-locals must not outlive its code.
     # shellcheck disable=SC2086 # a list of options
