@@ -43,10 +43,10 @@ struct shmuring_region *shx_region(void)
 
 	if (region != NULL)
 		return region;
-	if (shx_shared == NULL || shx_region_fd < 0)
+	if (shx_shared == NULL || (shx_region_fd < 0 && shx_region_memory() == NULL))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("there is no region"),
 				errhint("Add shmuring to shared_preload_libraries, and start the server again.")));
-	code = shmuring_region_attach_fd(shx_region_fd, &region, &err);
+	code = shx_region_attach(&region, &err);
 	if (code < 0) {
 		region = NULL;
 		shx_raise_call(code, err.text, "attach the region");
@@ -73,6 +73,19 @@ void shx_log_leftover(const struct shmuring_leftover *left)
 	pfree(key);
 }
 
+/* Whether an exit goes on waiting: without an end for who lives and may copy into shared buffers (I2). */
+static bool goes_on(int code, uint64 until)
+{
+	if (code != SHMURING_ERR_TIMED_OUT && code != SHMURING_ERR_INTERRUPTED &&
+	    code != SHMURING_ERR_COMMUNICATOR_GONE)
+		return false;
+	if (shx_region_memory() == NULL || code == SHMURING_ERR_COMMUNICATOR_GONE)
+		return shmuring_deadline_ms(0) < until;
+	if (code == SHMURING_ERR_TIMED_OUT)
+		shx_log_held();
+	return true;
+}
+
 /* Gives up what is in flight, and the slots. */
 static void leave(int code, Datum arg)
 {
@@ -82,12 +95,10 @@ static void leave(int code, Datum arg)
 	if (backend != NULL) {
 		/* Without the interrupt word: it may be set for good by now. */
 		do {
-			struct shmuring_wait wait = { Min(until, shmuring_deadline_ms(100)), NULL, 0 };
+			struct shmuring_wait wait = { shmuring_deadline_ms(1000), NULL, 0 };
 
 			left = shmuring_backend_detach(backend, &wait);
-		} while ((left == SHMURING_ERR_TIMED_OUT || left == SHMURING_ERR_INTERRUPTED ||
-			  left == SHMURING_ERR_COMMUNICATOR_GONE) &&
-			 shmuring_deadline_ms(0) < until);
+		} while (goes_on(left, until));
 		if (left < 0)
 			ereport(LOG, (errmsg("leaving requests to the next owner of the slots from %u on: %s",
 					     shx_first_slot(my_process()), shmuring_strerror(left))));

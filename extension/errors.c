@@ -136,10 +136,13 @@ void shx_raise_timeout(const struct shmuring_request *request, bool is_gone)
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("no communicator answered %s of %s", shx_operation(request->opcode), key_of(request)),
 			 errdetail("No process serves the region \"%s\".", shx_region_file()),
-			 errhint("See the file that shmuring.communicator_log names, and \"shmuring stat\".")));
+			 shx_home == SHX_INSIDE ?
+				 errhint("See the server's log.") :
+				 errhint("See the file that shmuring.communicator_log names, and \"shmuring stat\".")));
 	ereport(ERROR,
 		(errcode(ERRCODE_CONNECTION_EXCEPTION),
 		 errmsg("%s of %s was not answered in time", shx_operation(request->opcode), key_of(request)),
 		 errdetail("The communicator lives, shmuring.timeout is %d ms.", shx_timeout),
-		 errhint("See the view shmuring_slots, and \"shmuring stat\".")));
+		 shx_home == SHX_INSIDE ? errhint("See the view shmuring_slots.") :
+					  errhint("See the view shmuring_slots, and \"shmuring stat\".")));
 }

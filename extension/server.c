@@ -2,7 +2,7 @@
 /*
  * server.c: the region of this server and its life (R1), in the postmaster, before redo begins. The startup hook runs
  * again in the same process after a crash of a backend: that is a new life, and nothing of the old one is used but the
- * watcher.
+ * watcher. With a communicator inside, the region goes with PostgreSQL's shared memory, and each life makes its own.
  */
 #include "shmuring_ext.h"
 
@@ -13,6 +13,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
+#include "storage/bufmgr.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
@@ -22,9 +23,15 @@
 #define LIFE_PATIENCE 5000
 /* How long a communicator may take to drain, ms. */
 #define DRAIN_PATIENCE 60000
+/* What a region's memory is aligned to. */
+#define REGION_ALIGNMENT 128
 
 struct shx_shared *shx_shared = NULL;
 int shx_region_fd = -1;
+
+/* Inside: the region in PostgreSQL's shared memory, which this life has at the same place in all of its processes. */
+static void *memory = NULL;
+static size_t memory_bytes = 0;
 
 /* The postmaster's alone: in its children these are handles of another process. */
 static struct shmuring_region *region = NULL;
@@ -37,6 +44,10 @@ const char *shx_region_file(void)
 {
 	static char by_default[MAXPGPATH];
 
+	if (shx_home == SHX_INSIDE) {
+		snprintf(by_default, sizeof(by_default), "%s/shmuring.lock", DataDir);
+		return by_default;
+	}
 	if (shx_region_path != NULL && shx_region_path[0] != '\0')
 		return shx_region_path;
 	snprintf(by_default, sizeof(by_default), "/dev/shm/shmuring." UINT64_FORMAT ".%d", GetSystemIdentifier(),
@@ -126,6 +137,12 @@ static void leave(void)
 	shx_region_fd = -1;
 }
 
+static void leave_memory(int code, Datum arg)
+{
+	leave();
+	memory = NULL;
+}
+
 /* Takes a region of other sizes out of the way, once nothing of an earlier server is in it. */
 static void replace(void)
 {
@@ -156,11 +173,9 @@ static void replace(void)
 	ereport(LOG, (errmsg("removed region \"%s\", which was made for other settings", shx_region_file())));
 }
 
-static void open_region(void)
+static struct shmuring_region_options sizes(void)
 {
 	struct shmuring_region_options options;
-	struct shmuring_error err;
-	int code;
 
 	memset(&options, 0, sizeof(options));
 	options.slots = shx_first_slot(shx_processes()) + TOOL_SLOTS;
@@ -168,6 +183,68 @@ static void open_region(void)
 	options.block_size = BLCKSZ;
 	/* Relations change by PostgreSQL's own files, not by requests alone (R2). */
 	options.rel_sizes = SHMURING_NONE;
+	return options;
+}
+
+static size_t bytes_of_region(void)
+{
+	struct shmuring_region_options options = sizes();
+	uint64 bytes = 0;
+	int code = shmuring_region_size(&options, &bytes);
+
+	if (code < 0)
+		fail(code, NULL, "size region");
+	return bytes;
+}
+
+/* Makes the region in PostgreSQL's shared memory, which is new in each life: nothing of an older one is in it. */
+static void make_inside(void)
+{
+	struct shmuring_region_options options = sizes();
+	struct shmuring_error err;
+	bool found;
+	int code;
+
+	memory_bytes = bytes_of_region();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	memory = ShmemInitStruct("shmuring region", memory_bytes + REGION_ALIGNMENT, &found);
+	LWLockRelease(AddinShmemInitLock);
+	memory = (void *)TYPEALIGN(REGION_ALIGNMENT, memory);
+	code = shmuring_region_init(memory, memory_bytes, &options, shx_region_file(), &region, &err);
+	if (code < 0) {
+		region = NULL;
+		fail(code, err.text, "make region");
+	}
+	/* Before PostgreSQL unmaps it, for good or for another life. */
+	on_shmem_exit(leave_memory, (Datum)0);
+}
+
+const void *shx_region_memory(void)
+{
+	return memory;
+}
+
+int shx_region_attach(struct shmuring_region **out, struct shmuring_error *err)
+{
+	int code;
+
+	if (memory == NULL)
+		return shmuring_region_attach_fd(shx_region_fd, out, err);
+	code = shmuring_region_attach_memory(memory, memory_bytes, shx_region_file(), out, err);
+	if (code < 0)
+		return code;
+	code = shmuring_region_register_pool(*out, SHX_SHARED_BUFFERS, BufferBlocks, BLCKSZ, (uint32)NBuffers, err);
+	if (code < 0)
+		(void)shmuring_region_detach(*out);
+	return code;
+}
+
+static void open_region(void)
+{
+	struct shmuring_region_options options = sizes();
+	struct shmuring_error err;
+	int code;
+
 	code = shmuring_region_create(shx_region_file(), &options, &region, &err);
 	if (code == SHMURING_ERR_EXISTS) {
 		replace();
@@ -185,6 +262,8 @@ static void request(void)
 	if (next_request_hook)
 		next_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(struct shx_shared)));
+	if (shx_home == SHX_INSIDE)
+		RequestAddinShmemSpace(bytes_of_region() + REGION_ALIGNMENT);
 	RequestNamedLWLockTranche("shmuring", 1);
 }
 
@@ -204,7 +283,10 @@ static void startup(void)
 
 	if (region != NULL)
 		leave();
-	open_region();
+	if (shx_home == SHX_INSIDE)
+		make_inside();
+	else
+		open_region();
 	begin_life();
 	if (shx_home == SHX_BESIDE)
 		shx_watcher_start();

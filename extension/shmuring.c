@@ -24,6 +24,7 @@ int shx_timeout = 60000;
 
 static const struct config_enum_entry homes[] = {
 	{ "beside", SHX_BESIDE, false },
+	{ "inside", SHX_INSIDE, false },
 	{ "external", SHX_EXTERNAL, false },
 	{ NULL, 0, false },
 };
@@ -38,9 +39,10 @@ static void define_server_settings(void)
 				&shx_slots_per_backend, 8, 1, 128, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("shmuring.bounce_per_slot", "Bounce buffers of one block for each request slot.", NULL,
 				&shx_bounce_per_slot, 1, 1, 32, PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomEnumVariable("shmuring.communicator", "Who starts the communicator.",
-				 "beside: the server; external: somebody else, with \"shmuring serve\".", &shx_home,
-				 SHX_BESIDE, homes, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("shmuring.communicator", "Where the communicator lives, and who starts it.",
+				 "beside: the server, as a program of its own; inside: the server, as a background "
+				 "worker; external: somebody else, with \"shmuring serve\".",
+				 &shx_home, SHX_BESIDE, homes, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("shmuring.communicator_path", "The program shmuring.", NULL, &shx_communicator_path,
 				   "shmuring", PGC_POSTMASTER, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomStringVariable("shmuring.communicator_log", "File that the communicator's log is appended to.",
@@ -72,6 +74,8 @@ void _PG_init(void)
 	if (process_shared_preload_libraries_in_progress) {
 		define_server_settings();
 		shx_server_init();
+		if (shx_home == SHX_INSIDE)
+			shx_worker_register();
 	}
 	define_session_settings();
 	MarkGUCPrefixReserved("shmuring");

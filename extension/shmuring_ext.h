@@ -6,6 +6,7 @@
  *	shmuring.c      what PostgreSQL calls when it loads the module; the settings
  *	server.c        postmaster: the region and the life of this server
  *	communicator.c  postmaster: starts the communicator beside the server
+ *	worker.c        the communicator inside the server: a background worker
  *	backend.c       a process's hold on its slots: attach at first use, leftovers, exit
  *	wait.c          waiting for an answer
  *	errors.c        errors of the library and of requests as errors of PostgreSQL
@@ -28,7 +29,7 @@
 /* ---------------------------------------------------------------------------------- shmuring.c: the settings */
 
 /* Values of shmuring.communicator. */
-enum shx_home { SHX_BESIDE, SHX_EXTERNAL };
+enum shx_home { SHX_BESIDE, SHX_INSIDE, SHX_EXTERNAL };
 
 extern char *shx_region_path;        /* shmuring.region */
 extern int shx_slots_per_backend;    /* shmuring.slots_per_backend */
@@ -56,9 +57,17 @@ extern struct shx_shared *shx_shared;
 /* Installs the hooks; in the postmaster, from _PG_init. */
 void shx_server_init(void);
 
-/* The region's file and descriptor, inherited from the postmaster; -1 without a region. */
-extern int shx_region_fd;
+/* The file that the region lies in; inside: whose locks prove who lives. */
 const char *shx_region_file(void);
+/* The file's descriptor, inherited from the postmaster; -1 without a file that has the region. */
+extern int shx_region_fd;
+/* Inside: where every process of the server has the region; else NULL. */
+const void *shx_region_memory(void);
+/* Attaches this process to the region, with its pools, as shmuring_region_attach_memory does. */
+int shx_region_attach(struct shmuring_region **out, struct shmuring_error *err);
+
+/* Inside: the pool of PostgreSQL's shared buffers. Block i is that of buffer i + 1. */
+#define SHX_SHARED_BUFFERS 1
 
 /* -------------------------------------------------------------------------------- communicator.c: the watcher */
 
@@ -66,6 +75,11 @@ const char *shx_region_file(void);
 void shx_watcher_start(void);
 /* Tells it to end, and the communicator with it. */
 void shx_watcher_stop(void);
+
+/* ------------------------------------------------------------------------- worker.c: the communicator inside */
+
+/* Has the postmaster start the worker; from _PG_init. */
+void shx_worker_register(void);
 
 /* ---------------------------------------------------------------------------------- backend.c: a hold on slots */
 
@@ -83,6 +97,8 @@ void shx_log_leftover(const struct shmuring_leftover *left);
 
 /* Waits for the answer of `request`, which is in flight as `ref`. Whatever ends it otherwise has given it up. */
 void shx_wait(struct shmuring_backend *b, shmuring_ref ref, const struct shmuring_request *request);
+/* Logs that a communicator which lives is waited for, since it may copy into shared buffers. */
+void shx_log_held(void);
 /* A slot that can be filled, waiting for one that was cancelled or forgotten to come back. */
 void shx_wait_free(struct shmuring_backend *b);
 /* Starts a request, waits for it, and takes its result; an answer that is an errno is an error. */

@@ -45,6 +45,8 @@ static const struct shmuring_header *map(void)
 
 	/* Attaching has refused what is no region. */
 	(void)shx_region();
+	if (header == NULL)
+		header = shx_region_memory();
 	if (header != NULL)
 		return header;
 	if (fstat(shx_region_fd, &st) < 0)

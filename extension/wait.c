@@ -65,12 +65,32 @@ static bool goes_on(int code, uint64 until)
 	return shmuring_deadline_ms(0) < until;
 }
 
-/* Gives a request up: a read at once; what cannot be cancelled runs to its end, and its slot comes back later. */
+void shx_log_held(void)
+{
+	const struct shmuring_header *header = shx_region_memory();
+
+	ereport(LOG, (errmsg("waiting for the communicator to let go of shared buffers"),
+		      header != NULL ? errdetail("It is process %u.", header->role.pid) : 0));
+}
+
+/*
+ * Gives a request up: a read into bounce buffers at once, one into shared buffers when the communicator has let go of
+ * them, which takes a moment unless it is stopped while it copies: an error must not leave before, or whoever gets the
+ * buffer next is written over (I2, R6). What cannot be cancelled runs to its end, and its slot comes back later.
+ */
 static void give_up(struct shmuring_backend *b, shmuring_ref ref)
 {
-	struct shmuring_wait now = { 0, NULL, 0 };
-	int code = shmuring_cancel(b, ref, &now);
+	int code;
 
+	for (;;) {
+		struct shmuring_wait slice = { shmuring_deadline_ms(SLICE), NULL, 0 };
+
+		code = shmuring_cancel(b, ref, &slice);
+		if (code != SHMURING_ERR_TIMED_OUT && code != SHMURING_ERR_INTERRUPTED)
+			break;
+		if (code == SHMURING_ERR_TIMED_OUT)
+			shx_log_held();
+	}
 	if (code == SHMURING_ERR_ALREADY_COMPLETED)
 		(void)shmuring_finish(b, ref, NULL);
 	else if (code == SHMURING_ERR_IN_PROGRESS)

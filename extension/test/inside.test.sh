@@ -1,0 +1,136 @@
+# The communicator inside the server: a background worker over PostgreSQL's shared memory. It dies in every way there is,
+# with sessions that read; so do backends, servers and postmasters. With a log collector, as in deaths.test.sh.
+. "$1/sessions.sh"
+make_cluster a 'shmuring.communicator = inside' 'logging_collector = on' "log_filename = 'server.log'" \
+    'max_connections = 40' 'shmuring.slots_per_backend = 64'
+log=$WORK/a/log/server.log
+start a 5001
+ask 5001 'CREATE EXTENSION shmuring;
+    CREATE TABLE t AS SELECT i FROM generate_series(1, 20000) i; CREATE TABLE stop ()'
+ask 5001 'CHECKPOINT'
+until_true is_served 5001
+ask 5001 "CREATE TABLE pages AS SELECT b, md5(shmuring_read_page('t', 'main', b)) FROM generate_series(0, 63) b"
+
+worker() {
+    ask 5001 'SELECT pid FROM shmuring_communicator WHERE is_serving'
+}
+all_is_well() {
+    until_true ask 5001 'SELECT 1'
+    until_true is_served 5001
+    gives 5001 0 "SELECT count(*) FROM pages WHERE md5 <> md5(shmuring_read_page('t', 'main', b))"
+    until_true eval "[ \"\$(ask 5001 'SELECT count(*) FROM shmuring_slots')\" = 0 ]"
+    gives 5001 0 "SELECT sum(value) FROM pg_stat_shmuring WHERE name IN ('lost_hints', 'damage', 'bad_words', 'refused')"
+}
+all_have_gone() { # PID...
+    local pid
+    for pid in "$@"; do until_true is_gone "$pid"; done
+}
+no_session_outlives_it() {
+    local i
+    for i in "${!sessions[@]}"; do wait "${sessions[i]}" && fail "session $i outlives it" || true; done
+}
+
+# A child of the postmaster, and nothing beside the server.
+[ "$(ps -o ppid= -o args= -p "$(worker)" | xargs)" = "$(postmaster_of a) postgres: shmuring communicator" ] ||
+    fail "the worker is $(ps -o ppid= -o args= -p "$(worker)")"
+[ -z "$(watchers_of a)$(communicators_of a)" ] || fail 'somebody is beside the server'
+[ ! -e "$(region_of a)" ] || fail 'there is a file with the region'
+gives 5001 "$WORK/a/shmuring.lock" 'SELECT region FROM shmuring_communicator'
+gives 5001 t "SELECT shmuring_rel_size('t', 'main') = pg_relation_size('t') / 8192"
+gives 5001 64 "SELECT shmuring_prefetch('t', 'main', 0, 64)"
+grep -q 'LOG:  .*: serving' "$log" || fail "the worker's words are not in the server's log"
+all_is_well
+
+# 1. It is stopped: whoever waits for pages can be cancelled at once all the same.
+worker=$(worker)
+kill -STOP "$worker"
+ends_at_once pg_cancel_backend 57014 'the worker is stopped'
+ends_at_once pg_terminate_backend 57P01 'the worker is stopped'
+refuses 5001 57014 'statement timeout' "SET statement_timeout = 20; $read_page"
+refuses 5001 08000 'not answered in time' "SET shmuring.timeout = 20; $read_page"
+kill -CONT "$worker"
+gives 5001 8192 "$read_page"
+all_is_well
+
+# 2. It is told to end, with requests in flight: another one goes on, and no session notices.
+begin_reading
+for round in 1 2 3; do
+    until_true is_served 5001
+    worker=$(worker)
+    kill -STOP "$worker"
+    until_true waiting_are 8
+    kill -TERM "$worker"
+    before=$(finished)
+    kill -CONT "$worker"
+    until_true is_served_anew 5001 "$worker"
+    until_true have_finished $((before + 100))
+done
+ask 5001 'INSERT INTO stop DEFAULT VALUES'
+for i in "${!sessions[@]}"; do
+    wait "${sessions[i]}" || fail "session $i: $(cat "$WORK/reader$i")"
+    grep -q 'read [1-9]' "$WORK/reader$i" || fail "session $i: $(cat "$WORK/reader$i")"
+done
+gives 5001 4 'SELECT epoch FROM shmuring_communicator'
+grep -q 'terminating any other active server processes' "$log" && fail 'the server was restarted'
+ask 5001 'TRUNCATE stop; CHECKPOINT'
+all_is_well
+
+# 3. A backend is killed: new shared memory in the same postmaster, twice. And the worker: the same.
+for victim in backend backend worker worker; do
+    postmaster=$(postmaster_of a)
+    worker=$(worker)
+    begin_reading
+    until_true have_finished $(($(finished) + 100))
+    case $victim in
+        backend) kill -KILL "$(ask 5001 "SELECT min(pid) FROM pg_stat_activity WHERE query LIKE 'DO%'")" ;;
+        worker) kill -KILL "$worker" ;;
+    esac
+    no_session_outlives_it
+    until_true is_gone "$worker"
+    all_is_well
+    [ "$(postmaster_of a)" = "$postmaster" ] || fail 'it is another postmaster'
+    gives 5001 1 'SELECT life FROM shmuring_communicator'
+    [ "$(children_of "$postmaster" | xargs -n 1 ps -o args= -p | grep -c 'shmuring communicator')" = 1 ] ||
+        fail 'there is not one worker'
+done
+[ "$(grep -c 'all server processes terminated; reinitializing' "$log")" = 4 ] || fail 'the server was not restarted 4 times'
+
+# 4. The server ends under its readers, and nothing is left of it.
+for mode in fast immediate; do
+    begin_reading
+    until_true have_finished $(($(finished) + 100))
+    processes=$(postmaster=$(postmaster_of a) && children_of "$postmaster")
+    stop a "$mode"
+    no_session_outlives_it
+    all_have_gone $processes
+    start a 5001
+    all_is_well
+done
+# Its postmaster alone.
+begin_reading
+until_true have_finished $(($(finished) + 100))
+postmaster=$(postmaster_of a)
+processes=$(children_of "$postmaster")
+kill -KILL "$postmaster"
+all_have_gone "$postmaster" $processes
+no_session_outlives_it
+start a 5001
+all_is_well
+
+# 5. Another cluster on the host, by its side.
+make_cluster b 'shmuring.communicator = inside'
+start b 5002
+ask 5002 'CREATE EXTENSION shmuring; CREATE TABLE t AS SELECT generate_series(1, 1000) i'
+ask 5002 'CHECKPOINT'
+until_true is_served 5002
+gives 5002 8192 "SELECT length(shmuring_read_page('t', 'main', 0))"
+stop b
+all_is_well
+
+# 6. A page service that is not there: the server is, and says so.
+sed -i "s|^shmuring.page_service = .*|shmuring.page_service = 'datadir:/nowhere'|" "$WORK/b/postgresql.conf"
+start b 5002
+until_true grep -q 'could not start the communicator: .*/nowhere' "$WORK/b.log"
+refuses 5002 08006 'no communicator answered' "SET shmuring.timeout = 20; SELECT shmuring_read_page('t', 'main', 0)"
+stop b
+stop a
