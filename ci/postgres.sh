@@ -46,8 +46,8 @@ rm -f "$tree/$lib/lib/shmuring.so" "$tree/$share/extension"/shmuring*
 cp -r extension "$scratch/build"
 export PKG_CONFIG_PATH=$scratch/library/usr/lib/pkgconfig
 pgxs() { make --silent -C "$scratch/build" PG_CONFIG="$pg_config" with_llvm=no "$@"; }
-pgxs PG_CFLAGS='-Werror -Wno-error=vla'
-pgxs install DESTDIR="$tree" >/dev/null
+pgxs PG_CFLAGS='-Werror -Wno-error=vla' TEST_FUNCTIONS=1
+pgxs install TEST_FUNCTIONS=1 DESTDIR="$tree" >/dev/null
 exported=$(nm -D --defined-only "$tree/$lib/lib/shmuring.so" | awk '{ print $3 }')
 if foreign=$(grep -Ev '^(Pg_magic_func|_PG_init|(pg_finfo_)?shmuring_[a-z_]+)$' <<<"$exported"); then
     echo "error: the extension exports what no caller of PostgreSQL needs: $foreign" >&2
