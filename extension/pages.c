@@ -4,6 +4,7 @@
  * buffers hold, and was not written out or replayed there, is not seen.
  */
 #include "shmuring_ext.h"
+#include "standby.h"
 
 #include "access/relation.h"
 #include "access/xlog.h"
@@ -71,17 +72,24 @@ static uint32 block_of(int64 block)
 }
 
 /*
+ * The end of the last record that is flushed, or of a later one. What is flushed in the background ends where a page of
+ * WAL does, perhaps within a record, whose rest nobody may flush for long: a standby never replays up to there.
+ */
+static XLogRecPtr flushed_record(void)
+{
+	XLogRecPtr flushed = GetFlushRecPtr(NULL);
+
+	return flushed % XLOG_BLCKSZ == 0 ? shmuring__flush_all() : flushed;
+}
+
+/*
  * Since when nothing was modified, as far as a page service can know it. Nobody notes what this server writes, so it is
  * all that has been flushed, or what the table of last-written LSNs says if that is later.
  */
 static uint64 not_modified_since(uint64 noted)
 {
-	uint64 known;
+	uint64 known = RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : flushed_record();
 
-	if (RecoveryInProgress())
-		known = GetXLogReplayRecPtr(NULL);
-	else
-		known = GetFlushRecPtr(NULL);
 	return Max(known, noted);
 }
 

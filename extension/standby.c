@@ -98,8 +98,8 @@ wait_for_replay(XLogRecPtr lsn, int timeout_ms)
 }
 
 /* The end of WAL that was inserted, flushed. What begins a page of WAL is no record yet: such an LSN never comes. */
-static XLogRecPtr
-flush_all(void)
+XLogRecPtr
+shmuring__flush_all(void)
 {
 	XLogRecPtr	lsn = GetXLogInsertRecPtr();
 
@@ -255,7 +255,7 @@ shmuring_source_pages_sql(PG_FUNCTION_ARGS)
 	entries = palloc0(sizeof(entry) * Max(count, 1));
 	if (!wait_for_replay(PG_GETARG_LSN(5), PG_GETARG_INT32(6)))
 		PG_RETURN_BYTEA_P(not_yet(count, entries));
-	read_lsn = RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : flush_all();
+	read_lsn = RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : shmuring__flush_all();
 	answer = palloc(VARHDRSZ + HEADER_SIZE + (Size) count * (ENTRY_SIZE + (wants_pages ? BLCKSZ : 0)));
 	to = VARDATA(answer) + HEADER_SIZE + (Size) count * ENTRY_SIZE;
 	page = shmuring__make_scratch();
@@ -338,7 +338,7 @@ shmuring_source_masked_sql(PG_FUNCTION_ARGS)
 	if (!RecoveryInProgress())
 	{
 		if (PG_GETARG_BOOL(8))
-			read_lsn = flush_all();
+			read_lsn = shmuring__flush_all();
 		else
 			XLogFlush(read_lsn);
 	}

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/rmgr.h"
+#include "access/xlogdefs.h"
 #include "storage/smgr.h"
 
 /* File numbers: 15 has another name for them. */
@@ -53,6 +54,9 @@ typedef struct
 	ForkNumber	fork;
 	bool		exists;
 } shmuring_fork;
+
+/* standby.c */
+extern XLogRecPtr shmuring__flush_all(void);
 
 /* standby_read.c */
 extern void shmuring__open_fork(shmuring_fork *file, const shmuring_block *b);

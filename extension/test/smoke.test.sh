@@ -51,6 +51,26 @@ gives 5001 t 'SELECT stats_reset IS NOT NULL AND slots > 0 AND life = 1 FROM shm
 said=$(shmuring stat --region "$(region_of a)")
 [[ $said == *"pid $(ask 5001 'SELECT pid FROM shmuring_communicator'),"* ]] || fail "shmuring stat says $said"
 
+# A page service is never asked for WAL that ends within a record: it would wait for a rest that nobody flushes. What is
+# flushed in the background ends where a page does, which here lies within a record, since each is of about a page.
+ask 5001 'CREATE TABLE wide (bytes bytea); ALTER TABLE wide ALTER bytes SET STORAGE PLAIN'
+ask 5001 "DO \$\$ DECLARE inserted pg_lsn;
+    BEGIN
+        FOR attempt IN 1..10 LOOP
+            INSERT INTO wide SELECT string_agg(sha512(i::text::bytea), '') FROM generate_series(1, 500) i GROUP BY i % 5;
+            FOR i IN 1..300 LOOP
+                PERFORM pg_sleep(0.01);
+                CONTINUE WHEN pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') % 8192 <> 0;
+                inserted := pg_current_wal_insert_lsn();
+                PERFORM shmuring_rel_size('t', 'main');
+                -- Behind the head of the next page, at most.
+                IF pg_current_wal_flush_lsn() < inserted - 40 THEN RAISE 'asked for the half of a record'; END IF;
+                RETURN;
+            END LOOP;
+        END LOOP;
+        RAISE 'nothing was flushed in the background';
+    END \$\$"
+
 # Names of settings.
 refuses 5001 42602 'invalid configuration parameter name' "SET shmuring.nothing = 1"
 
