@@ -39,6 +39,8 @@ void shx_worker_register(void)
 		ereport(LOG, (errmsg("no communicator is started: shmuring.page_service is not set")));
 		return;
 	}
+	if (shx_serve_options[0] != '\0')
+		ereport(WARNING, (errmsg("shmuring.serve_options has no effect on a communicator inside the server")));
 	memset(&worker, 0, sizeof(worker));
 	snprintf(worker.bgw_name, BGW_MAXLEN, "shmuring communicator");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "shmuring communicator");

@@ -41,13 +41,16 @@ gives 5001 64 "SELECT shmuring_prefetch('t', 'main', 0, 64)"
 grep -q 'LOG:  .*: serving' "$log" || fail "the worker's words are not in the server's log"
 all_is_well
 
-# 1. It is stopped: whoever waits for pages can be cancelled at once all the same.
+# 1. It is stopped: whoever waits for pages can be cancelled at once all the same, and nothing else waits for it.
 worker=$(worker)
 kill -STOP "$worker"
 ends_at_once pg_cancel_backend 57014 'the worker is stopped'
 ends_at_once pg_terminate_backend 57P01 'the worker is stopped'
 refuses 5001 57014 'statement timeout' "SET statement_timeout = 20; $read_page"
 refuses 5001 08000 'not answered in time' "SET shmuring.timeout = 20; $read_page"
+for statement in 'CREATE DATABASE other' 'DROP DATABASE other' CHECKPOINT; do
+    psql -h "$sockets" -p 5001 -U postgres -XAtq -c "SET statement_timeout = '60 s'" -c "$statement" || fail "$statement"
+done
 kill -CONT "$worker"
 gives 5001 8192 "$read_page"
 all_is_well
@@ -134,3 +137,54 @@ until_true grep -q 'could not start the communicator: .*/nowhere' "$WORK/b.log"
 refuses 5002 08006 'no communicator answered' "SET shmuring.timeout = 20; SELECT shmuring_read_page('t', 'main', 0)"
 stop b
 stop a
+
+# 7. A page server that is stopped: waits end when they are told to, a worker that ends leaves its reads to the next, which
+# finishes them as soon as the page server goes on, and a server ends without it.
+id=0123456789abcdef0123456789abcdef
+shmuring page-server --listen 127.0.0.1:0 --store "$WORK/pages" --tenant $id --timeline $id \
+    >"$WORK/address" 2>"$WORK/page-server.log" &
+page_server=$!
+trap 'kill -KILL "$page_server" || true; cleanup' EXIT
+until_true grep -q : "$WORK/address"
+service="grpc:http://$(cat "$WORK/address")?tenant=$id&timeline=$id"
+make_cluster c 'shmuring.communicator = inside' "shmuring.page_service = '$service'"
+start c 5001
+ask 5001 'CREATE EXTENSION shmuring; CREATE TABLE t AS SELECT generate_series(1, 1000) i'
+relation=$(ask 5001 "SELECT '1663/' || oid || '/' || pg_relation_filenode('t') FROM pg_database
+    WHERE datname = current_database()")
+shmuring serve --region "$WORK/fill" --service "$service" >"$WORK/fill.log" 2>&1 &
+fill=$!
+until_true grep -q serving "$WORK/fill.log"
+head -c 8192 /dev/urandom >"$WORK/page"
+# Up to an LSN that no read of this server names: it has not to wait.
+shmuring write --region "$WORK/fill" --rel "$relation" --block 0 --create --extend --in "$WORK/page" \
+    --lsn 1/0
+kill -TERM "$fill"
+wait "$fill" || fail "the page server was not filled: $(cat "$WORK/fill.log")"
+
+# Before anything is read: the worker keeps pages that it has read.
+until_true is_served 5001
+kill -STOP "$page_server"
+ends_at_once pg_cancel_backend 57014 'the page server is stopped'
+ends_at_once pg_terminate_backend 57P01 'the page server is stopped'
+refuses 5001 57014 'statement timeout' "SET statement_timeout = 20; $read_page"
+waits 'SET statement_timeout = 0'
+worker=$(worker)
+kill -TERM "$worker"
+until_true is_gone "$worker"
+grep -q 'stopped claimed=[0-9]* unanswered=1' "$WORK/c.log" || fail 'the worker left nothing'
+until_true is_waiting
+kill -CONT "$page_server"
+wait "$session" || fail "the read was not finished: $(cat "$WORK/said")"
+grep -qx 8192 "$WORK/said" || fail "the read gave $(cat "$WORK/said")"
+gives 5001 "$(md5sum "$WORK/page" | cut -d ' ' -f 1)" "SELECT md5(shmuring_read_page('t', 'main', 0))"
+
+# Behind what is kept: since something has changed.
+ask 5001 'INSERT INTO t VALUES (0)'
+kill -STOP "$page_server"
+waits 'SET statement_timeout = 0'
+processes=$(children_of "$(postmaster_of c)")
+stop c
+wait "$session" && fail 'the session outlives its server' || true
+all_have_gone $processes
+kill -KILL "$page_server"

@@ -26,7 +26,7 @@ fail() {
     local data
     for data in "${servers[@]}"; do
         echo "---- $data.log" >&2
-        tail -n 60 "$data.log" "$data/shmuring.log" >&2
+        tail -n 60 "$data.log" "$data/shmuring.log" >&2 || true
     done
     exit 1
 }
