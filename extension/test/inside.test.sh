@@ -64,8 +64,10 @@ for round in 1 2 3; do
     until_true waiting_are 8
     kill -TERM "$worker"
     before=$(finished)
+    began=$(date +%s%N)
     kill -CONT "$worker"
     until_true is_served_anew 5001 "$worker"
+    echo "worker $((round + 1)) seen after $((($(date +%s%N) - began) / 1000000)) ms"
     until_true have_finished $((before + 100))
 done
 ask 5001 'INSERT INTO stop DEFAULT VALUES'
@@ -144,7 +146,7 @@ id=0123456789abcdef0123456789abcdef
 shmuring page-server --listen 127.0.0.1:0 --store "$WORK/pages" --tenant $id --timeline $id \
     >"$WORK/address" 2>"$WORK/page-server.log" &
 page_server=$!
-trap 'kill -KILL "$page_server" || true; cleanup' EXIT
+trap '[ -z "$page_server" ] || kill -KILL "$page_server"; cleanup' EXIT
 until_true grep -q : "$WORK/address"
 service="grpc:http://$(cat "$WORK/address")?tenant=$id&timeline=$id"
 make_cluster c 'shmuring.communicator = inside' "shmuring.page_service = '$service'"
@@ -188,3 +190,5 @@ stop c
 wait "$session" && fail 'the session outlives its server' || true
 all_have_gone $processes
 kill -KILL "$page_server"
+wait "$page_server" 2>/dev/null || true
+page_server=
