@@ -11,7 +11,7 @@ use shmuring::region::Region;
 use crate::recovery::{self, Left};
 use crate::support::process::{shared, Board, Child, Site, OWN};
 use crate::trace::{ways, Trace, Way};
-use crate::tracee::{Marks, Tracee, CAN_RUN};
+use crate::tracee::{hear_of_children, Marks, Tracee, CAN_RUN};
 use crate::world::{Fault, Kind, World, SLOTS};
 
 /// Moves with every kill.
@@ -25,6 +25,8 @@ const FIGURES: usize = OWN + 650;
 const HANG: Duration = Duration::from_secs(60);
 /// A system call that takes longer sleeps.
 const ASLEEP: Duration = Duration::from_micros(400);
+/// More often no operation sleeps: it waits for what does not come.
+const MOST_SLEEPS: usize = 10;
 /// How often a run may go another way (as when a sleeper that was woken sleeps again meanwhile, and a compare-exchange
 /// meets its waiter bit) before its victim is stepped all the way, wherever that leads.
 const RETRIES: u32 = 2;
@@ -158,6 +160,7 @@ fn found(text: usize) -> Option<String> {
 /// The driver.
 fn all(site: &Site, cases: &[Case], fault: Fault) -> Result<(), String> {
     let board = site.board;
+    hear_of_children();
     let mut world = World::new(site, fault);
     for (number, case) in cases.iter().enumerate() {
         board.set(CASE, number as u32);
@@ -204,6 +207,9 @@ fn follow(w: &mut World<'_>, case: &Case) -> Result<Trace, String> {
         }
         if !t.step_within(ASLEEP)? {
             trace.asleep.extend(go.map(|_| k));
+            if trace.asleep.len() > MOST_SLEEPS {
+                return Err("it sleeps again and again".into());
+            }
             if let (Some(act), None) = (case.asleep, trace.acted) {
                 act(w);
                 (trace.acted, trace.in_its_sleep) = (Some(k), true);
@@ -260,10 +266,9 @@ impl<'c> Killing<'c> {
         let (case, trace) = (self.case, self.trace);
         let way = |ways: &[Way], n: usize| if stepped { Way { run: None, steps: n } } else { ways[n] };
         let Some((acted, resumed)) = trace.acted.zip(trace.resumed()).filter(|(_, resumed)| *resumed <= k) else {
-            return go(t, way(&self.ways, k));
+            return go(t, way(&self.ways, k)).map(drop);
         };
-        go(t, way(&self.ways, acted))?;
-        if t.is_over() {
+        if !go(t, way(&self.ways, acted))? {
             return Ok(());
         }
         if trace.in_its_sleep {
@@ -275,7 +280,7 @@ impl<'c> Killing<'c> {
         } else {
             case.hook.map(|hook| hook(w, acted - trace.go));
         }
-        go(t, way(&self.later, k - resumed))
+        go(t, way(&self.later, k - resumed)).map(drop)
     }
 }
 
@@ -289,17 +294,20 @@ fn begin(w: &mut World<'_>, case: &Case) -> Result<Tracee, String> {
     Ok(t)
 }
 
-fn go(t: &mut Tracee, way: Way) -> Result<(), String> {
+/// Leads a victim on. False: it went another way, and where to is unknown.
+fn go(t: &mut Tracee, way: Way) -> Result<bool, String> {
     if let Some((address, hits)) = way.run {
-        t.run_to(address, hits)?;
+        if !t.run_to(address, hits)? {
+            return Ok(false);
+        }
     }
     for _ in 0..way.steps {
         if t.is_over() {
-            break;
+            return Ok(false);
         }
         t.step()?;
     }
-    Ok(())
+    Ok(!t.is_over())
 }
 
 /// Kills the victim, and lets the others recover.

@@ -7,7 +7,7 @@
 //!
 //! `tracee` the victim, stepped by ptrace; `trace` the shortest way to an instruction; `driver` the kills; `world` the
 //! living; `recovery` what they must see; `backends`, `waits` and `communicators` the operations; `clock` their
-//! time.
+//! time, `heap` their memory.
 //!
 //! Run by ci/single_step.sh, optimised: a debug build has some ten times the instructions.
 #![cfg(not(any(feature = "loom", feature = "shuttle")))]
@@ -16,6 +16,7 @@ mod backends;
 mod clock;
 mod communicators;
 mod driver;
+mod heap;
 mod recovery;
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use shmuring::region::Region;
 
+use crate::heap;
 use crate::support::process::{Board, Child, Site, OWN};
 
 /// Set by the victim where its operation begins.
@@ -15,6 +16,10 @@ const REFUSED: usize = OWN + 2;
 
 /// Whether an instruction can be run to without a stop at each one before it.
 pub const CAN_RUN: bool = cfg!(target_arch = "x86_64");
+
+/// Longer than a victim sleeps where it is run to; a slice of a wait is a second.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+const SLEEPS: Duration = Duration::from_secs(3);
 
 /// Where the stepping of a victim begins and ends.
 pub struct Marks {
@@ -44,10 +49,28 @@ impl Marks {
     }
 }
 
-/// Stops this process, with few instructions of the C library in between.
+/// Stops this process, with few instructions of the C library in between. The signal is this thread's: it is traced, and
+/// others are not.
 pub fn stop_here() {
     // SAFETY: system calls on numbers.
-    unsafe { libc::syscall(libc::SYS_kill, libc::getpid(), libc::SIGSTOP) };
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), libc::SIGSTOP) };
+}
+
+/// The signals that tell of children stay pending from here on, so that they can be waited for with a time limit.
+pub fn hear_of_children() {
+    // SAFETY: a set of signals of this frame's own.
+    let rc = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &of_children(), std::ptr::null_mut()) };
+    assert_eq!(rc, 0);
+}
+
+fn of_children() -> libc::sigset_t {
+    // SAFETY: a set of signals is plain bytes, and made empty here.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        set
+    }
 }
 
 /// A child that the calling thread traces.
@@ -70,6 +93,7 @@ impl Tracee {
                 board.set(REFUSED, errno.unsigned_abs());
                 return;
             }
+            heap::begin();
             victim(region, &Marks { board, base });
         });
         let status = child.wait(0);
@@ -121,6 +145,23 @@ impl Tracee {
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
     }
 
+    /// As [`Tracee::stopped`], but false if it sleeps after so long a time; then it is stopped there.
+    fn stopped_within(&mut self, time: Duration) -> Result<bool, String> {
+        let begin = Instant::now();
+        let moment = libc::timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        loop {
+            if let Some(status) = self.child.poll(libc::WNOHANG) {
+                return trapped(status).map(|()| true);
+            }
+            if begin.elapsed() > time && self.is_asleep() {
+                self.child.signal(libc::SIGSTOP);
+                return self.stopped().map(|()| false);
+            }
+            // SAFETY: a set and a time of this frame's own; which signal came, if any, is not asked.
+            unsafe { libc::sigtimedwait(&of_children(), std::ptr::null_mut(), &moment) };
+        }
+    }
+
     /// Waits for the end of what was resumed.
     pub fn stopped(&mut self) -> Result<(), String> {
         trapped(self.child.wait(0))
@@ -149,7 +190,7 @@ fn trapped(status: libc::c_int) -> Result<(), String> {
 
 #[cfg(target_arch = "x86_64")]
 mod registers {
-    use super::Tracee;
+    use super::{Tracee, SLEEPS};
     use std::mem::offset_of;
 
     impl Tracee {
@@ -162,21 +203,24 @@ mod registers {
             (rip != -1).then_some(rip as u64).ok_or_else(|| format!("peek: {}", std::io::Error::last_os_error()))
         }
 
-        /// Runs until the instruction at `address` is about to be executed for the `hits`-th time, or to the end of the
-        /// operation; there a SIGSTOP comes first. It must not stand at that address.
-        pub fn run_to(&mut self, address: u64, hits: usize) -> Result<(), String> {
+        /// Runs until the instruction at `address` is about to be executed for the `hits`-th time; it must not stand at
+        /// that address. False: it came to the end of the operation, or fell asleep for longer than anything on the way
+        /// to an instruction does.
+        pub fn run_to(&mut self, address: u64, hits: usize) -> Result<bool, String> {
             let place = offset_of!(libc::user, u_debugreg);
             self.poke(place, address)?;
             // Bit 0 switches the first breakpoint on; of type 0, which is execution.
             self.poke(place + 7 * 8, 1)?;
+            let mut is_there = true;
             for _ in 0..hits {
                 self.resume(libc::PTRACE_CONT)?;
-                self.stopped()?;
-                if self.is_over() {
+                is_there = self.stopped_within(SLEEPS)? && !self.is_over();
+                if !is_there {
                     break;
                 }
             }
-            self.poke(place + 7 * 8, 0)
+            self.poke(place + 7 * 8, 0)?;
+            Ok(is_there)
         }
 
         fn poke(&mut self, place: usize, value: u64) -> Result<(), String> {
@@ -198,7 +242,7 @@ mod registers {
         }
 
         /// Not called here, see [`super::CAN_RUN`].
-        pub fn run_to(&mut self, _: u64, _: usize) -> Result<(), String> {
+        pub fn run_to(&mut self, _: u64, _: usize) -> Result<bool, String> {
             Err("no breakpoints here".into())
         }
     }
