@@ -8,9 +8,10 @@ use shmuring::ring::Producer;
 use shmuring::slot::State;
 
 use crate::driver::{Case, Side};
+use crate::requests::{fill, leave_unhinted, with_request, Kind};
 use crate::support::process::hang;
 use crate::tracee::{stop_here, Marks};
-use crate::world::{fill, leave_unhinted, with_request, Kind, World, NOW, SLOTS, VICTIMS};
+use crate::world::{World, NOW, SLOTS, VICTIMS};
 use Kind::{Read, ReadPool, ReadTwo, Truncate, Write};
 
 /// What most of them have.
@@ -24,6 +25,7 @@ pub const BASE: Case = Case {
     hook: None,
     few_rounds: false,
     asleep: None,
+    at_last: |_| Ok(()),
 };
 const MIXED: &[Kind] = &[Read, Truncate, Write, ReadPool(0)];
 /// Long enough for the stepping of what comes before its end.

@@ -11,12 +11,13 @@ use shmuring::slot::State;
 
 use crate::clock;
 use crate::driver::{Case, Side};
+use crate::requests::{answer, page, Kind};
 use crate::support::process::{hang, Board, BLOCK};
 use crate::tracee::{stop_here, Marks};
-use crate::world::{answer, page, Kind, World};
+use crate::world::World;
 use Kind::{Read, ReadPool, ReadTwo, Truncate, Write, WritePool};
 
-const BASE: Case = Case {
+pub const BASE: Case = Case {
     name: "",
     side: Side::Communicator,
     kinds: &[],
@@ -26,6 +27,7 @@ const BASE: Case = Case {
     hook: None,
     few_rounds: false,
     asleep: None,
+    at_last: |_| Ok(()),
 };
 /// Polls of an unpublished ticket before it is stepped over.
 const STALL_POLLS: u32 = 512;
@@ -91,13 +93,13 @@ pub const TAKE_OVER: &[Case] = &[
     },
 ];
 
-fn ask_all(w: &mut World<'_>, kinds: &[Kind]) {
+pub fn ask_all(w: &mut World<'_>, kinds: &[Kind]) {
     for (slot, kind) in (4..).zip(kinds) {
         w.ask(slot, *kind);
     }
 }
 
-fn ask_one(w: &mut World<'_>) {
+pub fn ask_one(w: &mut World<'_>) {
     ask_all(w, &[Truncate]);
 }
 
@@ -143,7 +145,7 @@ fn cancel_under_sleepers(w: &mut World<'_>) {
     w.sleep_on(4);
 }
 
-fn role<'r>(region: &'r Region, parts: &'r shmuring::parts::Parts<'r>) -> Communicator<'r> {
+pub fn role<'r>(region: &'r Region, parts: &'r shmuring::parts::Parts<'r>) -> Communicator<'r> {
     Communicator::take_role(region, parts).unwrap().0
 }
 
@@ -280,7 +282,7 @@ fn sleep_on_claimed(w: &mut World<'_>) {
     }
 }
 
-fn serve(c: &mut Communicator<'_>, board: Board) {
+pub fn serve(c: &mut Communicator<'_>, board: Board) {
     let mut swept: Vec<Claim<'_>> = Vec::with_capacity(8);
     c.sweep(State::Processing, |claim| swept.push(claim));
     swept.into_iter().for_each(|claim| answer(board, claim));

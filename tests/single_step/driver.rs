@@ -6,13 +6,16 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use shmuring::region::Region;
+use shmuring::layout::SET;
+use shmuring::region::{Options, Region};
 
 use crate::recovery::{self, Left};
+use crate::requests::Kind;
+use crate::servers;
 use crate::support::process::{shared, Board, Child, Site, OWN};
 use crate::trace::{ways, Trace, Way};
 use crate::tracee::{hear_of_children, Marks, Tracee, CAN_RUN};
-use crate::world::{Fault, Kind, World, SLOTS};
+use crate::world::{Fault, World, SLOTS};
 
 /// Moves with every kill.
 const HEART: usize = OWN + 3;
@@ -38,6 +41,7 @@ const TEXT: usize = 1 << 16;
 pub enum Side {
     Backend,
     Communicator,
+    Server,
 }
 
 /// An operation, and what it meets.
@@ -59,7 +63,12 @@ pub struct Case {
     pub few_rounds: bool,
     /// When it is found asleep for the first time: what is to wake it.
     pub asleep: Option<fn(&mut World<'_>)>,
+    /// What the living must find when everything is repaired.
+    pub at_last: Check,
 }
+
+/// What is wrong, if anything.
+pub type Check = fn(&mut World<'_>) -> Result<(), String>;
 
 /// What a case came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +96,8 @@ impl Figures {
 /// Kills a victim at every instruction of every case, and prints how many there were. What is wrong, if anything.
 pub fn kill_everywhere(name: &str, cases: &'static [Case], fault: Fault) -> Result<(), String> {
     assert!(FIGURES + cases.len() * 4 <= 1024);
-    let site = Site::new(name, SLOTS);
+    // Tables of the least size.
+    let site = Site::with(name, &Options { written_buckets: 1, rel_sizes: SET as u32, ..Options::new(SLOTS) });
     let board = site.board;
     let text = shared(TEXT) as usize;
     let begin = Instant::now();
@@ -317,5 +327,7 @@ fn end(w: &mut World<'_>, case: &Case, t: Tracee, living_first: bool) -> Result<
     match case.side {
         Side::Backend => recovery::of_backend(w, &left),
         Side::Communicator => recovery::of_communicator(w, &left),
-    }
+        Side::Server => servers::recover(w, &left),
+    }?;
+    (case.at_last)(w)
 }

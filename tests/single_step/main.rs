@@ -6,18 +6,23 @@
 //! lost or run twice, and no cancelled registered buffer written.
 //!
 //! `tracee` the victim, stepped by ptrace; `trace` the shortest way to an instruction; `driver` the kills; `world` the
-//! living; `recovery` what they must see; `backends`, `waits` and `communicators` the operations; `clock` their
+//! living; `requests` what is asked for; `recovery` what they must see; `backends` and `waits` the operations of a
+//! backend; `communicators`, `repairs` and `bridges` those of a communicator; `servers` those of a server; `clock` their
 //! time, `heap` their memory.
 //!
 //! Run by ci/single_step.sh, optimised: a debug build has some ten times the instructions.
 #![cfg(not(any(feature = "loom", feature = "shuttle")))]
 
 mod backends;
+mod bridges;
 mod clock;
 mod communicators;
 mod driver;
 mod heap;
 mod recovery;
+mod repairs;
+mod requests;
+mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod trace;
@@ -73,6 +78,21 @@ fn a_communicator_may_die_at_every_instruction_of_a_take_over() {
     survive("take-over", communicators::TAKE_OVER);
 }
 
+#[test]
+fn a_communicator_may_die_at_every_instruction_of_its_bridge() {
+    survive("bridge", bridges::BRIDGE);
+}
+
+#[test]
+fn a_communicator_may_die_at_every_instruction_of_a_repair_of_the_ring() {
+    survive("repair", repairs::REPAIR);
+}
+
+#[test]
+fn a_server_may_die_at_every_instruction_of_the_beginning_and_end_of_its_life() {
+    survive("life", servers::LIFE);
+}
+
 /// The checks find what is planted.
 #[track_caller]
 fn must_fail(name: &str, cases: &'static [Case], fault: Fault, words: &str) {
@@ -103,4 +123,14 @@ fn a_communicator_that_loses_what_it_inherits_is_found() {
 #[test]
 fn a_communicator_that_does_not_sweep_is_found() {
     must_fail("unswept", communicators::REAP, Fault::Unswept, "is not answered");
+}
+
+#[test]
+fn a_communicator_that_does_not_repair_the_ring_is_found() {
+    must_fail("unrepaired", repairs::REPAIR, Fault::Unrepaired, "does not come to rest");
+}
+
+#[test]
+fn a_server_that_does_not_begin_a_life_of_its_own_is_found() {
+    must_fail("same-life", servers::LIFE, Fault::SameLife, "Some(Submitted) when its server died, became");
 }

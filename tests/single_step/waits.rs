@@ -7,8 +7,9 @@ use shmuring::slot::State;
 
 use crate::backends::{fill_all, owner_of, serve, submitted, BASE, LONG};
 use crate::driver::Case;
+use crate::requests::Kind;
 use crate::tracee::Marks;
-use crate::world::{Kind, NOW, VICTIMS};
+use crate::world::{NOW, VICTIMS};
 use Kind::{Read, Truncate};
 
 pub const WAIT: &[Case] = &[

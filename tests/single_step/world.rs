@@ -3,22 +3,26 @@
 //! They are real handles over the real region, all of one process and one thread, so that every run goes the same way;
 //! the victim is a process of its own.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use shmuring::backend::{Backend, SlotRef, Wait};
-use shmuring::communicator::{Claim, Communicator};
+use shmuring::communicator::{Claim, Communicator, ServerLife};
 use shmuring::doorbell;
 use shmuring::futex::{self, Outcome};
+use shmuring::lsn::rel_size::Writer;
 use shmuring::parts::Parts;
 use shmuring::region::Region;
-use shmuring::request::{Buffers, Completion, Opcode, Request};
+use shmuring::request::Completion;
 use shmuring::ring::Consumer;
 use shmuring::slot::{communicator, owner, State, Word};
 use shmuring::stats::RoleCounter;
 
-use crate::support::process::{open, take_role, Board, Site, BLOCK, OWN, POOL, REL};
+use crate::clock;
+use crate::requests::{self, applied, leave_unhinted, page, take, Asked, Kind};
+use crate::support::process::{open, take_role, Board, Site, BLOCK, POOL};
 
 /// Slots of the region.
 pub const SLOTS: u32 = 12;
@@ -27,143 +31,12 @@ pub const VICTIMS: u32 = 4;
 /// The rest is a living backend's.
 const OTHERS: u32 = SLOTS - VICTIMS;
 pub const NOW: Wait<'static> = Wait { until: 0, interrupt: None };
-/// How often a request for that number was applied, if it is a mutation.
-const APPLIED: usize = OWN + 100;
-const APPLIED_WORDS: u32 = 512;
 /// How long a sleeper sleeps that nobody wakes, in ns.
 const FOREVER: u64 = 20_000_000_000;
 /// A sleep that may end by itself, in ns: a backend's lasts a second.
 const SLICE: u64 = 20_000_000;
 /// Most rounds of reaping; an unpublished ticket takes 512.
 const ROUNDS: u32 = 5000;
-
-/// What a request asks for. Each has a number, its block, from which its answer follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A read of one block into a bounce buffer.
-    Read,
-    /// Of two.
-    ReadTwo,
-    /// A read into that block of the registered pool.
-    ReadPool(u32),
-    /// A mutation without pages.
-    Truncate,
-    /// A write from a bounce buffer.
-    Write,
-    /// A write from that block of the registered pool.
-    WritePool(u32),
-}
-
-impl Kind {
-    pub fn opcode(self) -> Opcode {
-        match self {
-            Self::Read | Self::ReadTwo | Self::ReadPool(_) => Opcode::GetPage,
-            Self::Truncate => Opcode::Truncate,
-            Self::Write | Self::WritePool(_) => Opcode::WritePage,
-        }
-    }
-
-    pub fn is_mutation(self) -> bool {
-        self.opcode().is_mutation()
-    }
-
-    /// The answer to the request of that number.
-    pub fn answer(self, number: u32) -> Completion {
-        Completion::ok(match self {
-            Self::Read | Self::ReadPool(_) => 1,
-            Self::ReadTwo => 2,
-            Self::Truncate | Self::Write | Self::WritePool(_) => u64::from(number),
-        })
-    }
-}
-
-/// The page of a block: no two look alike, and a torn one is none. In few instructions: victims make them too.
-pub fn page(block: u32) -> [u8; BLOCK] {
-    let mut page = [block as u8; BLOCK];
-    page[..4].copy_from_slice(&block.to_le_bytes());
-    page[BLOCK - 4..].copy_from_slice(&block.to_le_bytes());
-    page
-}
-
-/// Gives `f` the request of that number.
-pub fn with_request<T>(kind: Kind, number: u32, f: impl FnOnce(&Request<'_>) -> T) -> T {
-    match kind {
-        Kind::Read => f(&Request::get_page(REL, number, 1, 0)),
-        Kind::ReadTwo => f(&Request::get_page(REL, number, 2, 0)),
-        Kind::ReadPool(index) => f(&Request::get_page(REL, number, 1, 0).with_buffers(Buffers::Pool(POOL, &[index]))),
-        Kind::Truncate => {
-            let mut r = Request::new(Opcode::Truncate, REL);
-            r.block = number;
-            f(&r)
-        }
-        Kind::Write => f(&Request::write_page(REL, number, 1, 0, &page(number))),
-        Kind::WritePool(index) => {
-            f(&Request::write_page(REL, number, 1, 0, &[]).with_buffers(Buffers::Pool(POOL, &[index])))
-        }
-    }
-}
-
-/// Writes the request of that number into a slot.
-pub fn fill(b: &mut Backend<'_>, slot: u32, kind: Kind, number: u32) -> SlotRef {
-    with_request(kind, number, |r| b.fill(slot, r)).unwrap()
-}
-
-/// Makes a filled slot Submitted, and goes no further.
-pub fn leave_unhinted(parts: &Parts<'_>, at: SlotRef) {
-    owner::submit(&parts.slots[at.slot as usize], Word::new(State::Filling, at.generation, 0));
-}
-
-/// Serves one request: the pages that its number says; what a mutation did is noted before its answer.
-pub fn answer(board: Board, mut claim: Claim<'_>) {
-    let (op, block, count) = (claim.job().opcode, claim.job().block, u32::from(claim.job().count));
-    let mut value = u64::from(block);
-    if op.has_buffers() {
-        let Ok(mut copying) = claim.copying() else { return };
-        for i in 0..count {
-            if op.fills_buffers() {
-                copying.deliver(i as usize, &page(block + i)).unwrap();
-                value = u64::from(count);
-            } else {
-                let mut image = [0; BLOCK];
-                copying.take_image(i as usize, &mut image).unwrap();
-                value = if image == page(block) { value } else { u64::MAX };
-            }
-        }
-    }
-    if op.is_mutation() {
-        board.add(applied(block));
-    }
-    let _ = claim.complete(Completion::ok(value));
-}
-
-fn applied(number: u32) -> usize {
-    APPLIED + (number / 2 % APPLIED_WORDS) as usize
-}
-
-/// The request has its answer, and the right one; it is finished.
-pub fn take(site: &Site, b: &mut Backend<'_>, asked: &Asked) -> Result<(), String> {
-    let Asked { at, kind, number } = *asked;
-    let whose = format!("{kind:?} {number} in slot {}", at.slot);
-    match b.poll(at) {
-        Ok(true) => {}
-        other => return Err(format!("{whose} is not answered: {other:?}")),
-    }
-    let pages = match kind {
-        Kind::Read => vec![b.page(at, 0).unwrap().to_vec()],
-        Kind::ReadTwo => vec![b.page(at, 0).unwrap().to_vec(), b.page(at, 1).unwrap().to_vec()],
-        Kind::ReadPool(index) => vec![site.look(index).to_vec()],
-        _ => vec![],
-    };
-    for (i, got) in (0..).zip(pages) {
-        if got != page(number + i) {
-            return Err(format!("{whose} has another page {i}"));
-        }
-    }
-    match b.finish(at) {
-        Ok(done) if done == kind.answer(number) => Ok(()),
-        other => Err(format!("{whose} ended with {other:?}")),
-    }
-}
 
 /// A fault that is planted into the recovery, which the checks must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,14 +52,10 @@ pub enum Fault {
     LateByte,
     /// A mutation is answered and not run.
     NotRun,
-}
-
-/// A request of a living backend.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked {
-    pub at: SlotRef,
-    pub kind: Kind,
-    pub number: u32,
+    /// The next communicator does not repair the ring.
+    Unrepaired,
+    /// The next server does not begin a life of its own.
+    SameLife,
 }
 
 pub struct World<'s> {
@@ -198,8 +67,8 @@ pub struct World<'s> {
     pub communicator: Option<Communicator<'static>>,
     /// Requests that the communicator has claimed and not answered.
     pub held: Vec<Claim<'static>>,
-    /// The living backend: slots from [`VICTIMS`] on.
-    pub other: Backend<'static>,
+    /// The living backend: slots from [`VICTIMS`] on. `None`: it died with its server.
+    other: Option<Backend<'static>>,
     /// What it has in flight.
     pub asked: Vec<Asked>,
     /// Number of the victim's first request; each slot's is two more.
@@ -211,6 +80,20 @@ pub struct World<'s> {
     pub parked: Option<JoinHandle<()>>,
     /// Blocks of the registered pool whose requests were cancelled: not to be written any more.
     pub cancelled: Vec<u32>,
+    /// What the last server had asked for, and how far that had come when it fell.
+    pub old: Vec<(Asked, Word)>,
+    /// The present server's life; `None`: it died, or there was none yet.
+    pub life: Option<ServerLife>,
+    /// Its number, when the last server fell.
+    pub last_life: u32,
+    /// The writer of relation sizes of the communicator.
+    pub sizes: Option<Writer<'static>>,
+    /// The ring is damaged, until an audit has repaired it.
+    pub is_damaged: bool,
+    /// What may be counted until the region comes to rest, and how often.
+    pub excused: Vec<(RoleCounter, u64)>,
+    /// What was counted by then.
+    counted: BTreeMap<usize, u64>,
 }
 
 impl<'s> World<'s> {
@@ -229,14 +112,40 @@ impl<'s> World<'s> {
             fault,
             communicator: None,
             held: Vec::new(),
-            other: Backend::attach(region, VICTIMS, OTHERS).unwrap(),
+            other: Some(Backend::attach(region, VICTIMS, OTHERS).unwrap()),
             asked: Vec::new(),
             base: 0,
             number: 0,
             sleepers: Vec::new(),
             parked: None,
             cancelled: Vec::new(),
+            old: Vec::new(),
+            life: None,
+            last_life: 0,
+            sizes: None,
+            is_damaged: false,
+            excused: Vec::new(),
+            counted: BTreeMap::new(),
         }
+    }
+
+    pub fn other(&mut self) -> &mut Backend<'static> {
+        self.other.as_mut().expect("it lives")
+    }
+
+    /// The living backend dies, with all that it has in flight.
+    pub fn end_other(&mut self) -> Vec<Asked> {
+        self.other = None;
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Another one comes, if there is none: the next server's.
+    pub fn begin_other(&mut self) -> Result<(), String> {
+        if self.other.is_none() {
+            let other = Backend::attach(self.region, VICTIMS, OTHERS);
+            self.other = Some(other.map_err(|e| format!("the next server's backend is refused: {e}"))?);
+        }
+        Ok(())
     }
 
     pub fn word(&self, slot: u32) -> Word {
@@ -267,7 +176,7 @@ impl<'s> World<'s> {
     /// The living backend asks.
     pub fn ask(&mut self, slot: u32, kind: Kind) {
         let at = self.fill(slot, kind);
-        self.other.submit(at).unwrap();
+        self.other().submit(at).unwrap();
     }
 
     /// It asks, and stops before the push.
@@ -276,12 +185,13 @@ impl<'s> World<'s> {
         leave_unhinted(self.parts, at);
     }
 
-    fn fill(&mut self, slot: u32, kind: Kind) -> SlotRef {
+    /// It writes a request, and stops before the submit.
+    pub fn fill(&mut self, slot: u32, kind: Kind) -> SlotRef {
         let number = self.number();
         if let Kind::WritePool(index) = kind {
             self.paint(index, &page(number));
         }
-        let at = fill(&mut self.other, slot, kind, number);
+        let at = requests::fill(self.other(), slot, kind, number);
         self.asked.push(Asked { at, kind, number });
         at
     }
@@ -290,7 +200,7 @@ impl<'s> World<'s> {
     pub fn cancel(&mut self, slot: u32) {
         let i = self.asked.iter().position(|a| a.at.slot == slot).unwrap();
         let asked = self.asked.swap_remove(i);
-        self.other.cancel(asked.at, &NOW).unwrap();
+        self.other().cancel(asked.at, &NOW).unwrap();
         if let Kind::ReadPool(index) = asked.kind {
             self.guard(index);
         }
@@ -355,7 +265,7 @@ impl<'s> World<'s> {
             let number = u64::from(claim.job().block);
             let _ = claim.complete(Completion::ok(number));
         } else {
-            answer(self.board, claim);
+            requests::answer(self.board, claim);
         }
     }
 
@@ -398,15 +308,30 @@ impl<'s> World<'s> {
             c.sweep(State::Processing, |claim| swept.push(claim));
             swept.into_iter().for_each(|claim| self.answer(claim));
         }
+        self.sizes = c.rel_size_writer();
         self.communicator = Some(c);
+        self.repair();
         self.serve_hints();
         Ok(())
+    }
+
+    /// The audit that is due finds a damaged ring.
+    pub fn repair(&mut self) {
+        if !std::mem::take(&mut self.is_damaged) || self.fault == Fault::Unrepaired {
+            return;
+        }
+        // It is found on the way to the next hint.
+        self.serve_hints();
+        clock::move_on(2);
+        let Self { communicator, held, .. } = self;
+        communicator.as_mut().unwrap().audit(State::Processing, |claim| held.push(claim));
+        self.answer_held();
     }
 
     /// Everything that the living backend has in flight is answered; mutations ran, and at most so often.
     pub fn take_all(&mut self, most: u32) -> Result<(), String> {
         for asked in std::mem::take(&mut self.asked) {
-            take(self.site, &mut self.other, &asked)?;
+            take(self.site, self.other(), &asked)?;
             let times = self.times_applied(asked.number);
             if asked.kind.is_mutation() && !(1..=most).contains(&times) {
                 return Err(format!("{:?} {} was applied {times} times", asked.kind, asked.number));
@@ -438,7 +363,9 @@ impl<'s> World<'s> {
         }
     }
 
-    pub fn count(&self, counter: RoleCounter) -> u64 {
-        self.parts.role_stats.get(counter)
+    /// How often the counter was raised since this was asked last.
+    pub fn count(&mut self, counter: RoleCounter) -> u64 {
+        let now = self.parts.role_stats.get(counter);
+        now - self.counted.insert(counter as usize, now).unwrap_or(0)
     }
 }

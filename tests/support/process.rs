@@ -92,10 +92,15 @@ pub struct Site {
 
 impl Site {
     pub fn new(name: &str, slots: u32) -> Self {
+        Self::with(name, &Options::new(slots))
+    }
+
+    /// One of these sizes, but for its bounce buffers, which are 2 of a block to each slot.
+    pub fn with(name: &str, options: &Options) -> Self {
         speak_in_children();
         let scratch = Scratch::new(name);
         let path = scratch.path("region");
-        let options = Options { bounce_per_slot: 2, block_size: BLOCK as u32, ..Options::new(slots) };
+        let options = Options { bounce_per_slot: 2, block_size: BLOCK as u32, ..*options };
         Region::create_named(&path, &options).unwrap();
         let pool = shared(POOL_BLOCKS as usize * BLOCK) as usize;
         let region = open(&path, pool);
