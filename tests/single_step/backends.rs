@@ -25,6 +25,7 @@ pub const BASE: Case = Case {
     hook: None,
     few_rounds: false,
     asleep: None,
+    beside: |_| Ok(()),
     at_last: |_| Ok(()),
 };
 const MIXED: &[Kind] = &[Read, Truncate, Write, ReadPool(0)];

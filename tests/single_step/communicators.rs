@@ -27,6 +27,7 @@ pub const BASE: Case = Case {
     hook: None,
     few_rounds: false,
     asleep: None,
+    beside: |_| Ok(()),
     at_last: |_| Ok(()),
 };
 /// Polls of an unpublished ticket before it is stepped over.

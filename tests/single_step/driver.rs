@@ -63,7 +63,9 @@ pub struct Case {
     pub few_rounds: bool,
     /// When it is found asleep for the first time: what is to wake it.
     pub asleep: Option<fn(&mut World<'_>)>,
-    /// What the living must find when everything is repaired.
+    /// What the living must find beside the dead, before anything is repaired.
+    pub beside: Check,
+    /// What they must find when everything is.
     pub at_last: Check,
 }
 
@@ -96,7 +98,7 @@ impl Figures {
 /// Kills a victim at every instruction of every case, and prints how many there were. What is wrong, if anything.
 pub fn kill_everywhere(name: &str, cases: &'static [Case], fault: Fault) -> Result<(), String> {
     assert!(FIGURES + cases.len() * 4 <= 1024);
-    // Tables of the least size.
+    // Of the tables so little that whatever comes in must push something out.
     let site = Site::with(name, &Options { written_buckets: 1, rel_sizes: SET as u32, ..Options::new(SLOTS) });
     let board = site.board;
     let text = shared(TEXT) as usize;
@@ -324,6 +326,7 @@ fn go(t: &mut Tracee, way: Way) -> Result<bool, String> {
 fn end(w: &mut World<'_>, case: &Case, t: Tracee, living_first: bool) -> Result<(), String> {
     t.kill()?;
     let left = Left { kinds: case.kinds, words: w.words(), living_first };
+    (case.beside)(w)?;
     match case.side {
         Side::Backend => recovery::of_backend(w, &left),
         Side::Communicator => recovery::of_communicator(w, &left),

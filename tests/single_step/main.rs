@@ -6,9 +6,9 @@
 //! lost or run twice, and no cancelled registered buffer written.
 //!
 //! `tracee` the victim, stepped by ptrace; `trace` the shortest way to an instruction; `driver` the kills; `world` the
-//! living; `requests` what is asked for; `recovery` what they must see; `backends` and `waits` the operations of a
-//! backend; `communicators`, `repairs` and `bridges` those of a communicator; `servers` those of a server; `clock` their
-//! time, `heap` their memory.
+//! living; `requests` what is asked for; `recovery` what they must see; `backends`, `waits` and `notes` the operations of a backend; `communicators`,
+//! `repairs`, `bridges` and `sizes` those of a communicator; `servers` those of a server; `clock` their time, `heap`
+//! their memory.
 //!
 //! Run by ci/single_step.sh, optimised: a debug build has some ten times the instructions.
 #![cfg(not(any(feature = "loom", feature = "shuttle")))]
@@ -19,10 +19,12 @@ mod clock;
 mod communicators;
 mod driver;
 mod heap;
+mod notes;
 mod recovery;
 mod repairs;
 mod requests;
 mod servers;
+mod sizes;
 #[path = "../support/mod.rs"]
 mod support;
 mod trace;
@@ -86,6 +88,16 @@ fn a_communicator_may_die_at_every_instruction_of_its_bridge() {
 #[test]
 fn a_communicator_may_die_at_every_instruction_of_a_repair_of_the_ring() {
     survive("repair", repairs::REPAIR);
+}
+
+#[test]
+fn a_communicator_may_die_at_every_instruction_of_a_change_of_a_relation_size() {
+    survive("size", sizes::SIZE);
+}
+
+#[test]
+fn a_backend_may_die_at_every_instruction_of_a_note_in_the_last_written_table() {
+    survive("note", notes::NOTE);
 }
 
 #[test]

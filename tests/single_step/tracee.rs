@@ -11,6 +11,8 @@ use crate::support::process::{Board, Child, Site, OWN};
 const GO: usize = OWN;
 /// Set by the victim when its operation is over.
 const DONE: usize = OWN + 1;
+/// How far the victim has come, in its own words.
+pub const PHASE: usize = OWN + 6;
 /// Why the victim could not be traced: an errno.
 const REFUSED: usize = OWN + 2;
 
@@ -33,6 +35,11 @@ impl Marks {
     pub fn begin(&self) {
         stop_here();
         self.board.set(GO, 1);
+    }
+
+    /// The operation has come so far.
+    pub fn reach(&self, phase: u32) {
+        self.board.set(PHASE, phase);
     }
 
     /// The operation is over: waits to be killed.

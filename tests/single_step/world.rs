@@ -15,7 +15,7 @@ use shmuring::futex::{self, Outcome};
 use shmuring::lsn::rel_size::Writer;
 use shmuring::parts::Parts;
 use shmuring::region::Region;
-use shmuring::request::Completion;
+use shmuring::request::{Completion, Lsn};
 use shmuring::ring::Consumer;
 use shmuring::slot::{communicator, owner, State, Word};
 use shmuring::stats::RoleCounter;
@@ -23,6 +23,7 @@ use shmuring::stats::RoleCounter;
 use crate::clock;
 use crate::requests::{self, applied, leave_unhinted, page, take, Asked, Kind};
 use crate::support::process::{open, take_role, Board, Site, BLOCK, POOL};
+use crate::tracee::PHASE;
 
 /// Slots of the region.
 pub const SLOTS: u32 = 12;
@@ -88,6 +89,8 @@ pub struct World<'s> {
     pub last_life: u32,
     /// The writer of relation sizes of the communicator.
     pub sizes: Option<Writer<'static>>,
+    /// What blocks were noted as written in the last-written table.
+    pub noted: BTreeMap<u32, Lsn>,
     /// The ring is damaged, until an audit has repaired it.
     pub is_damaged: bool,
     /// What may be counted until the region comes to rest, and how often.
@@ -123,6 +126,7 @@ impl<'s> World<'s> {
             life: None,
             last_life: 0,
             sizes: None,
+            noted: BTreeMap::new(),
             is_damaged: false,
             excused: Vec::new(),
             counted: BTreeMap::new(),
@@ -165,8 +169,14 @@ impl<'s> World<'s> {
 
     /// Numbers for the victim's requests.
     pub fn number_victims(&mut self) {
+        self.board.set(PHASE, 0);
         let numbers: Vec<u32> = (0..VICTIMS).map(|_| self.number()).collect();
         self.base = numbers[0];
+    }
+
+    /// How far the victim said that it had come.
+    pub fn phase(&self) -> u32 {
+        self.board.get(PHASE)
     }
 
     pub fn times_applied(&self, number: u32) -> u32 {
