@@ -2,15 +2,18 @@
 # The checks whose strength is in numbers, for hours: ci/check-long.sh [loom|kill|single_step|fuzz|sanitize|proto ...]
 # Every one is run, whatever became of those before it; fails if one of them did. Prints how long each took.
 #
-#   loom         10,000,000 random schedules of each shuttle model; the loom models are exhaustive as they are
-#   kill         100,000 kills of backends and 10,000 of communicators under load, one after the other for some two hours
-#   single_step  a kill at every instruction, ten times over: what sleepers do meanwhile differs
-#   fuzz         an hour for each target
+#   loom         10,000,000 random schedules, shared out to the shuttle models: an hour. The loom models are exhaustive as
+#                they are
+#   kill         100,000 kills of backends and 10,000 of communicators under load, one after the other: some two hours
+#   single_step  a kill at every instruction, ten times over, since what sleepers do meanwhile differs: 20 minutes
+#   fuzz         an hour for each target, two at a time: four hours for the seven that there are
 #   sanitize     as on demand
 #   proto        whether the Rust of the protocol files is what their compiler makes of them
 #
+# The times are those of two cpus with nothing else to do; all of it takes some eight hours.
+#
 # Numbers are taken from the environment where they are set there, so that a part of a night can be used:
-# SHMURING_SCHEDULES, SHMURING_KILLS, SHMURING_COMMUNICATOR_KILLS, SHMURING_SEED, SHMURING_FUZZ_SECONDS.
+# SHMURING_SCHEDULES, SHMURING_KILLS, SHMURING_COMMUNICATOR_KILLS, SHMURING_SEED, SHMURING_ROUNDS, SHMURING_FUZZ_SECONDS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,9 +27,9 @@ run() { # PART
             ci/kill.sh "${SHMURING_KILLS:-100000}" "${SHMURING_COMMUNICATOR_KILLS:-10000}" ${SHMURING_SEED:+"$SHMURING_SEED"}
             ;;
         single_step)
-            local i
-            for i in {1..10}; do
-                echo "round $i of 10"
+            local i rounds=${SHMURING_ROUNDS:-10}
+            for ((i = 1; i <= rounds; i++)); do
+                echo "round $i of $rounds"
                 ci/single_step.sh || return 1
             done
             ;;
