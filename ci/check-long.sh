@@ -4,13 +4,13 @@
 #
 #   loom         10,000,000 random schedules, shared out to the shuttle models: an hour. The loom models are exhaustive as
 #                they are
-#   kill         100,000 kills of backends and 10,000 of communicators under load, one after the other: some two hours
+#   kill         100,000 kills of backends and 10,000 of communicators under load, one after the other: some three hours
 #   single_step  a kill at every instruction, ten times over, since what sleepers do meanwhile differs: 20 minutes
 #   fuzz         an hour for each target, two at a time: four hours for the seven that there are
 #   sanitize     as on demand
 #   proto        whether the Rust of the protocol files is what their compiler makes of them
 #
-# The times are those of two cpus with nothing else to do; all of it takes some eight hours.
+# The times are those of two cpus with nothing else to do; all of it takes some nine hours.
 #
 # Numbers are taken from the environment where they are set there, so that a part of a night can be used:
 # SHMURING_SCHEDULES, SHMURING_KILLS, SHMURING_COMMUNICATOR_KILLS, SHMURING_SEED, SHMURING_ROUNDS, SHMURING_FUZZ_SECONDS.
