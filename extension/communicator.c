@@ -130,7 +130,7 @@ static int spawn(char **arguments, int in)
 }
 
 /* Whether the watcher that was started still reads. */
-static bool is_watched(void)
+bool shx_watcher_lives(void)
 {
 	/* SIGPIPE is ignored in the postmaster. */
 	return pipe_end >= 0 && (write(pipe_end, "", 1) == 1 || errno == EAGAIN || errno == EINTR);
@@ -145,7 +145,7 @@ void shx_watcher_start(void)
 		ereport(LOG, (errmsg("no communicator is started: shmuring.page_service is not set")));
 		return;
 	}
-	if (is_watched())
+	if (shx_watcher_lives())
 		return;
 	shx_watcher_stop();
 	/* Writing asks whether it lives, and must not block. */

@@ -21,6 +21,8 @@
 #define TOOL_SLOTS 32
 /* How long a dying process of the life before may hold it, ms. */
 #define LIFE_PATIENCE 5000
+/* How long a communicator may take to be there, ms. */
+#define COMMUNICATOR_PATIENCE 5000
 /* How long a communicator may take to drain, ms. */
 #define DRAIN_PATIENCE 60000
 /* What a region's memory is aligned to. */
@@ -147,6 +149,7 @@ static void leave_memory(int code, Datum arg)
 static void replace(void)
 {
 	uint64 until = shmuring_deadline_ms(DRAIN_PATIENCE);
+	uint64 there = shmuring_deadline_ms(COMMUNICATOR_PATIENCE);
 	struct shmuring_error err;
 	int code;
 
@@ -160,6 +163,9 @@ static void replace(void)
 	begin_life();
 	shx_watcher_start();
 	settle();
+	/* One that comes after the region is gone would make another. */
+	while (shx_watcher_lives() && !has_communicator() && shmuring_deadline_ms(0) < there)
+		pause_startup(10);
 	shx_watcher_stop();
 	while (has_communicator()) {
 		if (shmuring_deadline_ms(0) >= until)
