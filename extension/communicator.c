@@ -129,7 +129,6 @@ static int spawn(char **arguments, int in)
 	return error;
 }
 
-/* Whether the watcher that was started still reads. */
 bool shx_watcher_lives(void)
 {
 	/* SIGPIPE is ignored in the postmaster. */

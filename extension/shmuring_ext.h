@@ -73,6 +73,7 @@ int shx_region_attach(struct shmuring_region **out, struct shmuring_error *err);
 
 /* Starts a watcher with a communicator unless one that this postmaster started lives. */
 void shx_watcher_start(void);
+/* Whether the watcher that this postmaster started lives. */
 bool shx_watcher_lives(void);
 /* Tells it to end, and the communicator with it. */
 void shx_watcher_stop(void);
