@@ -46,6 +46,36 @@ fn reads_of_old_data_go_on_while_others_wait_for_wal() {
 }
 
 #[test]
+fn what_others_hear_of_ingest_has_reads_tried_and_makes_none_ready() {
+    let never = u64::MAX / 2;
+    let bed = Bed::new(lags(0), Options { patience: never, patience_unheard: never, ..Options::default() });
+    let mut b = bed.backend(0, 32);
+    bed.service.ingest_to(100);
+    assert_eq!(b.ask(&read(0, 100)).errno, 0);
+    let late: Vec<_> = (0..6).map(|i| b.send(&read(8 + i, 1000 + u64::from(i)))).collect();
+    let sent = |n| bed.service.batches().iter().any(|(kind, lsns)| *kind == Kind::Future && lsns[..] == [n]);
+    assert!(bed.soon(|| sent(1000) && sent(1001)), "the canaries");
+    assert!(!bed.feedback().tell(1, 1003), "there is one shard");
+    assert!(bed.feedback().tell(0, 50) && bed.feedback().tell(0, 1003));
+    assert!(bed.soon(|| sent(1002) && sent(1003)), "{:?}", bed.service.batches());
+    // It is not so: they wait, and nobody with them.
+    for i in 0..100 {
+        assert_eq!(b.ask(&read(i % 8, u64::from(i) % 101)).errno, 0);
+    }
+    assert!(late.iter().all(|r| !b.backend.poll(*r).unwrap()));
+    assert!(!sent(1004) && !sent(1005), "nothing was heard of those");
+    let is_wrong = |(kind, lsns): &(Kind, Vec<u64>)| match kind {
+        Kind::Ready => lsns.iter().any(|n| *n > 100),
+        _ => lsns.iter().any(|n| *n != lsns[0]),
+    };
+    assert!(!bed.service.batches().iter().any(is_wrong), "{:?}", bed.service.batches());
+    bed.service.ingest_to(2000);
+    for r in late {
+        assert_eq!(b.end(r).errno, 0);
+    }
+}
+
+#[test]
 fn a_vector_is_split_by_lsn_and_answered_whole() {
     let bed = Bed::new(lags(0), Options::default());
     let mut b = bed.backend(0, 32);

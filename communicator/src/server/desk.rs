@@ -1,6 +1,7 @@
 //! The desk: the scheduler behind a lock. Claims come in, batches go out, answers come back; each is a short visit.
 
 use super::conflicts::Line;
+use super::feedback::{self, Feedback};
 use super::finish::{Bytes, End, Failure, Finished};
 use super::lookup::{Hits, Looked};
 use super::reaper::ServerOptions;
@@ -37,6 +38,7 @@ pub(super) struct Desk {
     pub(super) cache: Arc<Cache>,
     pub(super) compare: Option<Arc<Compare>>,
     pub(super) sizes: RelSizes,
+    pub(super) feedback: Feedback,
     runtime: Handle,
     state: Mutex<State>,
     in_flight: InFlight,
@@ -80,7 +82,9 @@ impl Desk {
         };
         let in_flight = InFlight::default();
         let batch = service.batch_size().max(1);
-        let state = State::new(Scheduler::new(options, floor), in_flight.clone(), batch);
+        let scheduler = Scheduler::new(options, floor);
+        let feedback = Feedback::new(scheduler.shard_count());
+        let state = State::new(scheduler, in_flight.clone(), batch);
         let desk = Arc::new(Self {
             service,
             parts,
@@ -90,6 +94,7 @@ impl Desk {
             cache,
             compare: server.compare.clone(),
             sizes,
+            feedback,
             runtime,
             state: Mutex::new(state),
             in_flight,
@@ -101,6 +106,7 @@ impl Desk {
         });
         desk.service.report_to(Arc::new(Reports(Arc::downgrade(&desk))));
         desk.runtime.spawn(keep_time(Arc::downgrade(&desk)));
+        desk.runtime.spawn(feedback::carry(desk.feedback.clone(), Arc::downgrade(&desk)));
         desk
     }
 
@@ -189,6 +195,11 @@ impl Desk {
     /// Mutations whose completions are published, or that are to be tried again.
     pub(super) fn mutated(self: &Arc<Self>, members: Vec<(MemberId, Option<super::requests::Mutating>)>) {
         self.visit(|state| members.into_iter().for_each(|(member, again)| state.mutated(member, again)));
+    }
+
+    /// The server of a shard is said to have ingested so much.
+    pub(super) fn ingested(self: &Arc<Self>, shard: usize, lsn: Lsn) {
+        self.visit(|state| state.ingested(shard, lsn));
     }
 
     /// Claims that are not answered.
@@ -316,7 +327,7 @@ struct Reports(std::sync::Weak<Desk>);
 impl Watermarks for Reports {
     fn ingested(&self, shard: usize, lsn: Lsn) {
         if let Some(desk) = self.0.upgrade() {
-            desk.visit(|state| state.ingested(shard, lsn));
+            desk.ingested(shard, lsn);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A communicator whole: page service, server and the rounds of forgetting. `shmuring serve` runs one, and so does a
 //! process that embeds the communicator through the C interface.
 
-use super::{Served, Server, ServerOptions, StartError};
+use super::{Feedback, Served, Server, ServerOptions, StartError};
 use crate::holder;
 use crate::service::spec::ServiceSpec;
 use crate::service::{PageService, ServiceError};
@@ -147,6 +147,12 @@ impl Host {
     #[must_use]
     pub fn inherited(&self) -> usize {
         self.server.inherited()
+    }
+
+    /// Where to tell what is heard of the page servers' ingest elsewhere than on the service's own connections.
+    #[must_use]
+    pub fn feedback(&self) -> &Feedback {
+        self.server.feedback()
     }
 
     /// Whether the reaper still runs.

@@ -11,6 +11,7 @@
 //! | `requests` | the unanswered requests, by slot |
 //! | `reads` | one batch of reads, at the page service |
 //! | `lane` | one batch of mutations: images, groups that share a commit, completions |
+//! | `feedback` | what others hear of ingest, on its way to the desk |
 //! | `sizes` | keeps the relation sizes of the region: marked and set around mutations, filled by reads |
 //! | `finish` | the end of a request: pages delivered, or the error with its cause in the log |
 //! | `conflicts` | what is logged of requests that wait for conflicting ones |
@@ -27,6 +28,7 @@
 
 mod conflicts;
 mod desk;
+mod feedback;
 mod finish;
 mod host;
 mod lane;
@@ -38,6 +40,7 @@ mod sizes;
 mod state;
 mod watch;
 
+pub use feedback::Feedback;
 pub use host::{Host, HostError, HostOptions, Stopped};
 pub use reaper::{Served, Server, ServerOptions, StartError};
 

@@ -1,6 +1,7 @@
 //! The reaper: takes the role, admits what a dead communicator left, then turns hints into claims until it is told to stop.
 
 use super::desk::Desk;
+use super::feedback::Feedback;
 use super::sizes::RelSizes;
 use super::OwnedClaim;
 use crate::cache::{Cache, Sizes};
@@ -80,6 +81,7 @@ pub struct Server {
     stop: Arc<AtomicBool>,
     parts: &'static Parts<'static>,
     reaper: JoinHandle<Served>,
+    feedback: Feedback,
     epoch: u32,
     inherited: usize,
 }
@@ -118,6 +120,7 @@ impl Server {
             return Err(StartError::Refused(e));
         }
         let desk = Desk::open(service, parts, runtime, (life, epoch), sizes, &options);
+        let feedback = desk.feedback.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let mut reaper = Reaper { communicator, desk, options, stop: stop.clone(), claimed: 0 };
         let inherited = inheritance.mutations.len() + inheritance.reads.len();
@@ -129,7 +132,7 @@ impl Server {
             .name("shmuring-reaper".into())
             .spawn(move || tracing::dispatcher::with_default(&log, || reaper.run()))
             .map_err(|e| Error::Os(e.raw_os_error().unwrap_or(libc::EAGAIN)))?;
-        Ok(Self { stop, parts, reaper, epoch, inherited })
+        Ok(Self { stop, parts, reaper, feedback, epoch, inherited })
     }
 
     /// Number of this term of the role.
@@ -142,6 +145,12 @@ impl Server {
     #[must_use]
     pub fn inherited(&self) -> usize {
         self.inherited
+    }
+
+    /// Where to tell what is heard of the page servers' ingest elsewhere than on the service's own connections.
+    #[must_use]
+    pub fn feedback(&self) -> &Feedback {
+        &self.feedback
     }
 
     /// Whether the reaper still runs; a page service that panics its way into it would end it.

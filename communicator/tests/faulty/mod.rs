@@ -7,7 +7,7 @@ use shmuring::region::{self, Region};
 use shmuring::request::{Completion, Lsn, RelTag, Request};
 use shmuring::stats::RoleCounter;
 use shmuring_communicator::cache::{Cache, Sizes};
-use shmuring_communicator::server::{Server, ServerOptions};
+use shmuring_communicator::server::{Feedback, Server, ServerOptions};
 use shmuring_communicator::service::store::{Store, StoreOptions};
 use shmuring_communicator::service::{
     Answers, Ingest, Mutation, MutationRequest, PageService, Read, ReadBatch, ReadLsn, Result, Retry, ServiceError,
@@ -237,6 +237,10 @@ impl Bed {
 
     pub fn counter(&self, counter: RoleCounter) -> u64 {
         self.parts().role_stats.get(counter)
+    }
+
+    pub fn feedback(&self) -> &Feedback {
+        self.server.as_ref().unwrap().feedback()
     }
 
     pub fn backend(&self, first: u32, count: u32) -> User<'static> {

@@ -344,6 +344,22 @@ uint32_t shmuring_host_epoch(const struct shmuring_host *host);
 uint64_t shmuring_host_inherited(const struct shmuring_host *host);
 
 /*
+ * Tells what you hear of the page servers' ingest elsewhere than the host does: that the server of shard `shard` has
+ * received and ingested WAL up to `lsn`, as it says in its feedback to a WAL sender. Reads that wait for WAL which is
+ * there by now are then tried at once, in place of a few at a time. Worth it for page servers that do not tell the host
+ * themselves (shmuring's do); call it as often as you hear.
+ *
+ * It is a hint. What is too high, or of a server that was replaced, has reads sent that wait at the server, each with
+ * those of its own LSN alone: only what a server has answered says that no wait is possible. What is lower than before
+ * is ignored. Page services that never wait for WAL ignore all of it.
+ *
+ * Returns 0, also after the host was stopped, when nobody listens; SHMURING_ERR_BAD_REQUEST if the service has no such
+ * shard (all but "grpc" have one, shard 0). Any thread; does not allocate, waits for a lock that is held for moments
+ * alone, and makes at most one system call.
+ */
+int shmuring_host_feedback(const struct shmuring_host *host, uint32_t shard, uint64_t lsn);
+
+/*
  * Takes the oldest line out of the log, for embedders that may only log from a thread of their own.
  *
  * Returns 1 with *record filled; 0 if there is none. The log holds 1024 lines: of more, the newest are lost, and

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shmuring_communicator::server::{Host, Stopped};
+use shmuring_communicator::server::{Feedback, Host, Stopped};
 use tokio::runtime::Runtime;
 use tracing::dispatcher::DefaultGuard;
 
@@ -26,14 +26,19 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a host came to: how many requests it left unanswered.
 pub(super) type Outcome = Result<usize, Failure>;
 
+/// What is to be known of a host that serves.
+#[derive(Clone, Debug)]
+pub(super) struct Serving {
+    pub(super) epoch: u32,
+    pub(super) inherited: usize,
+    pub(super) feedback: Feedback,
+}
+
 /// Where a host is in its life.
 #[derive(Clone, Debug)]
 enum Phase {
     Starting,
-    Running {
-        epoch: u32,
-        inherited: usize,
-    },
+    Running(Serving),
     /// The communicator has ended by itself.
     Dead,
     Ended(Outcome),
@@ -59,13 +64,13 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits until it serves: its epoch, and how many requests it inherited.
-    pub(super) fn wait_for_start(&self) -> Result<(u32, usize), Failure> {
+    /// Waits until it serves.
+    pub(super) fn wait_for_start(&self) -> Result<Serving, Failure> {
         let mut guard = self.lock();
         loop {
             match &guard.0 {
                 Phase::Starting => {}
-                Phase::Running { epoch, inherited } => return Ok((*epoch, *inherited)),
+                Phase::Running(serving) => return Ok(serving.clone()),
                 Phase::Dead => return Err((-libc::ENOTRECOVERABLE, "the communicator died at once".into())),
                 Phase::Ended(Err(e)) => return Err(e.clone()),
                 Phase::Ended(Ok(_)) => return Err((-libc::ECANCELED, "the host ended before it served".into())),
@@ -94,7 +99,7 @@ impl Shared {
 
     /// Whether it serves, and was not told to stop.
     pub(super) fn is_running(&self) -> bool {
-        matches!(*self.lock(), (Phase::Running { .. }, false))
+        matches!(*self.lock(), (Phase::Running(_), false))
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -105,7 +110,7 @@ impl Shared {
     fn wait_for_order(&self, is_alive: impl Fn() -> bool) {
         let mut guard = self.lock();
         while !guard.1 {
-            if matches!(guard.0, Phase::Running { .. }) && !is_alive() {
+            if matches!(guard.0, Phase::Running(_)) && !is_alive() {
                 tracing::error!("the communicator has died; stop, and start again to take over");
                 guard.0 = Phase::Dead;
             }
@@ -147,7 +152,7 @@ fn serve(mut config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
     };
     let (epoch, inherited) = (host.epoch(), host.inherited());
     tracing::info!(service = %config.options.service, epoch, inherited, pid = std::process::id(), "serving");
-    shared.enter(Phase::Running { epoch, inherited });
+    shared.enter(Phase::Running(Serving { epoch, inherited, feedback: host.feedback().clone() }));
     shared.wait_for_order(|| host.is_running());
     tracing::info!("told to stop: draining");
     let Stopped { served, synced } = host.stop();

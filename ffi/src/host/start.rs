@@ -11,7 +11,7 @@ use shmuring::fork::ForkGuard;
 use super::config::{self, ApiHostConfig};
 use super::log::{ApiLogRecord, Log};
 use super::place::{bug, report, Failure};
-use super::run::{run, Shared};
+use super::run::{run, Serving, Shared};
 use super::signals::AllBlocked;
 use crate::api::ApiError;
 use crate::guard::guard;
@@ -23,8 +23,7 @@ pub struct HostHandle {
     shared: Arc<Shared>,
     log: Arc<Log>,
     thread: JoinHandle<()>,
-    epoch: u32,
-    inherited: usize,
+    serving: Serving,
     home: ForkGuard,
 }
 
@@ -41,7 +40,7 @@ fn start(config: config::Config) -> Result<HostHandle, Failure> {
         started.map_err(|e| (-e.raw_os_error().unwrap_or(libc::EAGAIN), format!("no thread: {e}")))?
     };
     match shared.wait_for_start() {
-        Ok((epoch, inherited)) => Ok(HostHandle { shared, log, thread, epoch, inherited, home: ForkGuard::new(1) }),
+        Ok(serving) => Ok(HostHandle { shared, log, thread, serving, home: ForkGuard::new(1) }),
         Err(e) => {
             // It may have served for a moment; then it waits for this.
             let _ = shared.stop(Duration::ZERO);
@@ -141,7 +140,7 @@ pub unsafe extern "C" fn shmuring_host_is_running(host: *const HostHandle) -> c_
 #[no_mangle]
 pub unsafe extern "C" fn shmuring_host_epoch(host: *const HostHandle) -> u32 {
     // SAFETY: null, or a handle that lives, by the caller's promise.
-    unsafe { host.as_ref() }.map_or(0, |host| host.epoch)
+    unsafe { host.as_ref() }.map_or(0, |host| host.serving.epoch)
 }
 
 /// Requests that a dead communicator had claimed.
@@ -151,7 +150,19 @@ pub unsafe extern "C" fn shmuring_host_epoch(host: *const HostHandle) -> u32 {
 #[no_mangle]
 pub unsafe extern "C" fn shmuring_host_inherited(host: *const HostHandle) -> u64 {
     // SAFETY: null, or a handle that lives, by the caller's promise.
-    unsafe { host.as_ref() }.map_or(0, |host| host.inherited as u64)
+    unsafe { host.as_ref() }.map_or(0, |host| host.serving.inherited as u64)
+}
+
+/// Tells what the server of a shard has ingested.
+///
+/// # Safety
+/// As of [`shmuring_host_stop`].
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_host_feedback(host: *const HostHandle, shard: u32, lsn: u64) -> c_int {
+    enter(host, |host| match host.serving.feedback.tell(shard as usize, lsn) {
+        true => 0,
+        false => -Error::BadRequest.errno(),
+    })
 }
 
 /// Takes a line out of the log.

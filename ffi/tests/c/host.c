@@ -183,6 +183,7 @@ static void configurations_that_make_no_sense_are_refused(const char *region, co
 	CHECK(shmuring_host_stop(host, 0, NULL) == SHMURING_ERR_BAD_MEMORY);
 	CHECK(shmuring_host_free(host) == SHMURING_ERR_BAD_MEMORY);
 	CHECK(shmuring_host_is_running(host) == SHMURING_ERR_BAD_MEMORY);
+	CHECK(shmuring_host_feedback(host, 0, 1) == SHMURING_ERR_BAD_MEMORY);
 	CHECK(shmuring_host_next_log(host, NULL) == SHMURING_ERR_BAD_MEMORY);
 	CHECK(shmuring_host_log_fd(host) == SHMURING_ERR_BAD_MEMORY);
 	CHECK(shmuring_host_epoch(host) == 0 && shmuring_host_inherited(host) == 0);
@@ -231,6 +232,8 @@ static void stops(struct shmuring_host *host)
 	while (rc == -ETIMEDOUT && err.code == -ETIMEDOUT);
 	CHECK(rc == 0);
 	CHECK(shmuring_host_is_running(host) == 0 && shmuring_host_stop(host, 0, NULL) == 0);
+	/* Nobody listens any more. */
+	CHECK(shmuring_host_feedback(host, 0, 100) == 0);
 }
 
 static void a_forked_child_is_refused(struct shmuring_host *host)
@@ -243,6 +246,7 @@ static void a_forked_child_is_refused(struct shmuring_host *host)
 		CHECK(shmuring_host_stop(host, 0, NULL) == SHMURING_ERR_WRONG_PROCESS);
 		CHECK(shmuring_host_free(host) == SHMURING_ERR_WRONG_PROCESS);
 		CHECK(shmuring_host_is_running(host) == SHMURING_ERR_WRONG_PROCESS);
+		CHECK(shmuring_host_feedback(host, 0, 1) == SHMURING_ERR_WRONG_PROCESS);
 		CHECK(shmuring_host_next_log(host, &record) == SHMURING_ERR_WRONG_PROCESS);
 		_exit(0);
 	}
@@ -280,6 +284,8 @@ static void its_life_with_a_handle_and_a_pumped_log(const char *path, const char
 	CHECK(shmuring_host_start(&config, &host, NULL) == 0);
 	CHECK(shmuring_host_is_running(host) == 1);
 	CHECK(shmuring_host_epoch(host) == 1 && shmuring_host_inherited(host) == 0);
+	CHECK(shmuring_host_feedback(host, 0, 100) == 0);
+	CHECK(shmuring_host_feedback(host, 1, 100) == SHMURING_ERR_BAD_REQUEST);
 	CHECK(shmuring_region_detach(region) == SHMURING_ERR_IN_USE);
 	refused(&config, -EBUSY, "another process uses it");
 	config.cache_file = NULL;
