@@ -31,11 +31,11 @@ static void pump(struct shmuring_host *host)
 int main(int argc, char **argv)
 {
 	struct shmuring_region_options options = { 64, 4, SHMURING_DEFAULT_BLOCK_SIZE, 0, 0, { 0 } };
-	struct shmuring_host_config config = { .size = sizeof(config) };
+	static struct shmuring_host_config config; /* zero is the default everywhere */
 	struct shmuring_region *region;
 	struct shmuring_host *host;
 	struct shmuring_error err;
-	struct pollfd log = { .events = POLLIN };
+	struct pollfd log = { -1, POLLIN, 0 };
 	int left;
 
 	if (argc != 3)
@@ -43,6 +43,7 @@ int main(int argc, char **argv)
 	signal(SIGTERM, tell);
 	if (shmuring_region_create(argv[1], &options, &region, &err) < 0)
 		goto failed;
+	config.size = sizeof(config);
 	config.region = region;
 	config.service = argv[2];
 	if (shmuring_host_start(&config, &host, &err) < 0)
