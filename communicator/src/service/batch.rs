@@ -1,10 +1,9 @@
 //! A batch of reads as the scheduler forms it, and what comes of each.
 
-use super::{PageService, ReadLsn, Result, ServiceError, PAGE_SIZE};
-use shmuring::lsn::in_flight::Key;
+use super::{PageService, Read, ReadLsn, Result, ServiceError, What, PAGE_SIZE};
 use shmuring::lsn::scheduler::{Batch, Kind};
 use shmuring::lsn::shards::Sharding;
-use shmuring::request::{Class, Lsn, RelTag};
+use shmuring::request::{Class, Lsn};
 use std::sync::Arc;
 
 /// A page that may be given to several readers: clones share the bytes.
@@ -44,49 +43,6 @@ impl Page {
         let whole = self.at..(self.at + PAGE_SIZE).min(self.run.len());
         self.run.get(whole).unwrap_or_default()
     }
-}
-
-/// What one read of a batch asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// A block.
-    Page(RelTag, u32),
-    /// That a block be brought near; its bytes are not wanted.
-    Near(RelTag, u32),
-    /// Blocks of a fork.
-    RelSize(RelTag),
-    /// Bytes of a database.
-    DbSize(u32),
-    /// An SLRU segment: kind, number.
-    Slru(u32, u32),
-    /// Nothing that can be read.
-    Nothing,
-}
-
-impl What {
-    /// What a key stands for.
-    #[must_use]
-    pub const fn of(key: Key, fetch: bool) -> Self {
-        match key {
-            Key::Block(rel, block) if fetch => Self::Page(rel, block),
-            Key::Block(rel, block) => Self::Near(rel, block),
-            Key::Size(rel) => Self::RelSize(rel),
-            Key::DbSize(db) => Self::DbSize(db),
-            Key::Slru(kind, segno) => Self::Slru(kind, segno),
-            Key::Relation(_) | Key::Database(_) | Key::None => Self::Nothing,
-        }
-    }
-}
-
-/// One read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Read {
-    /// What to read.
-    pub what: What,
-    /// As of when.
-    pub lsns: ReadLsn,
-    /// Attempts before this one.
-    pub attempt: u32,
 }
 
 /// Reads to be sent together. READY and FUTURE ones never share a stream or an ordered connection (S3).
@@ -257,6 +213,7 @@ async fn read<S: PageService + ?Sized>(service: &S, read: &Read) -> Result<Answe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shmuring::request::RelTag;
 
     #[test]
     fn runs_end_where_blocks_relations_or_lsns_do() {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use tonic::transport::Uri;
+use tonic::codegen::http::Uri;
 
 /// Most shards: their numbers have two hex digits.
 const MOST: usize = 255;
