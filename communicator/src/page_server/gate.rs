@@ -1,10 +1,13 @@
 //! Who may ask, and for what: tokens, tenant, timeline, shard.
 
 use super::record::Shard;
-use crate::service::{Rel, Result, ServiceError};
+use crate::service::{Mutation, MutationRequest, ReadLsn, Rel, Result, ServiceError, PAGE_SIZE};
 use crate::wire::metadata::{bearer, Id, ShardId, Target};
-use crate::wire::proto::write;
-use shmuring::request::RelTag;
+use crate::wire::mutation::{mutation_in, Term};
+use crate::wire::proto::{page_api, write};
+use crate::wire::read::{lsns_in, rel_in};
+use crate::wire::MAX_KEYS;
+use shmuring::request::{Lsn, RelTag};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -120,6 +123,53 @@ impl Gate {
         Err(ServiceError::invalid(what))
     }
 
+    /// What a GetPages request asks for; an error if it makes no sense, or asks for blocks of another shard.
+    pub(super) fn check_pages(&self, request: page_api::GetPageRequest) -> Result<GetPage> {
+        if request.request_id.is_none() {
+            return Err(ServiceError::invalid("the request has no id"));
+        }
+        let (rel, lsns, blocks) = (rel_in(request.rel)?, lsns_in(request.read_lsn)?, request.block_number);
+        if blocks.is_empty() {
+            return Err(ServiceError::invalid("no block is asked for"));
+        }
+        if blocks.len() > MAX_KEYS {
+            // What the page service answers.
+            return Err(ServiceError::new(libc::E2BIG, "Read error"));
+        }
+        blocks.iter().try_for_each(|b| self.check_block(rel, *b))?;
+        Ok(GetPage { rel, lsns, blocks })
+    }
+
+    /// A group of mutations, each judged by itself; an error if nobody says who writes, or up to where.
+    pub(super) fn check_group(&self, request: write::ApplyRequest) -> Result<Group> {
+        let (term, written) = (Term::read(request.term)?, request.written_lsn);
+        if written > LAST_LSN {
+            return Err(ServiceError::invalid(format!("LSN {written:#x} is past any WAL")));
+        }
+        let mutations = request.mutation.into_iter().map(|m| self.check_mutation(m)).collect();
+        Ok(Group { term, written, mutations })
+    }
+
+    /// A mutation from the wire. Pages go to the shard that has them; what changes a size to every shard.
+    fn check_mutation(&self, mutation: write::Mutation) -> Result<MutationRequest> {
+        let request = mutation_in(mutation)?;
+        match &request.mutation {
+            Mutation::WritePage { rel, block, pages, .. } => {
+                let count = u32::try_from(pages.len() / PAGE_SIZE).unwrap_or(u32::MAX);
+                let end = block.checked_add(count);
+                let end = end.ok_or_else(|| ServiceError::invalid(format!("blocks {block}+{count}")))?;
+                (*block..end).try_for_each(|b| self.check_block(*rel, b))?;
+            }
+            Mutation::Extend { rel, block, .. } => self.check_block(*rel, *block)?,
+            Mutation::ZeroExtend { .. }
+            | Mutation::Create { .. }
+            | Mutation::Truncate { .. }
+            | Mutation::Unlink { .. }
+            | Mutation::UpdateRelSize { .. } => {}
+        }
+        Ok(request)
+    }
+
     /// EINVAL unless this is shard 0, which has all but the blocks of relations.
     pub(super) fn check_first(&self, what: &str) -> Result<()> {
         match self.shard.number {
@@ -129,6 +179,26 @@ impl Gate {
     }
 }
 
+/// A GetPages request that makes sense.
+#[derive(Debug)]
+pub(super) struct GetPage {
+    pub(super) rel: RelTag,
+    pub(super) lsns: ReadLsn,
+    /// From 1 to [`MAX_KEYS`] of this shard.
+    pub(super) blocks: Vec<u32>,
+}
+
+/// Mutations that are to be applied in order.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) term: Term,
+    /// Up to where the writer has come, at most [`LAST_LSN`].
+    pub(super) written: Lsn,
+    pub(super) mutations: Vec<Result<MutationRequest>>,
+}
+
+/// No server writes so much WAL; as the store has it.
+const LAST_LSN: Lsn = Lsn::MAX >> 1;
 /// More than all tokens take.
 const MOST: u64 = 64 << 10;
 

@@ -6,6 +6,7 @@
 //! | `reads` | the page service: the read point, pages, sizes, segments, leases |
 //! | `pages` | a GetPages stream: strictly in order |
 //! | `writes` | the write service: fences, mutations, sync, word of ingest |
+//! | `terms` | which term may fence, and which may write |
 //! | [`ingest`] | how far the server has ingested, and what holds it back |
 //! | `leases` | history that is kept for a while |
 //! | `record` | what survives beside the store: shard, fence, where ingest begins |
@@ -21,6 +22,7 @@ mod leases;
 mod pages;
 mod reads;
 mod record;
+mod terms;
 mod writes;
 
 pub use ingest::Hold;

@@ -5,6 +5,7 @@
 //! r < n, r below the horizon. Without n: n := r. If n > L it waits until L >= n. Then it is answered as of min(L, r), by
 //! its claim the same as as of n.
 
+use super::gate::GetPage;
 use super::pages::Pages;
 use super::{blocking, Shared};
 use crate::service::{ReadLsn, Result, Retry, ServiceError, PAGE_SIZE};
@@ -148,13 +149,6 @@ impl PageService for Reads {
     }
 }
 
-/// A GetPages request, as far as it makes sense.
-struct GetPage {
-    rel: shmuring::request::RelTag,
-    asked: Asked,
-    blocks: Vec<u32>,
-}
-
 /// A response that is under way.
 pub(super) type Later = Pin<Box<dyn Future<Output = page_api::GetPageResponse> + Send>>;
 
@@ -164,37 +158,22 @@ pub(super) fn get_page(
     request: page_api::GetPageRequest,
 ) -> std::result::Result<page_api::GetPageResponse, Later> {
     let (id, rel) = (request.request_id, request.rel);
-    let wanted = match check(shared, request) {
+    let wanted = match shared.gate.check_pages(request) {
         Ok(wanted) => wanted,
         Err(e) => return Ok(response(id, rel, Err(e))),
     };
-    if let Some(point) = wanted.asked.point(shared) {
+    let asked = Asked(wanted.lsns);
+    if let Some(point) = asked.point(shared) {
         return Ok(response(id, rel, read(shared, &wanted, point)));
     }
     let shared = shared.clone();
     Err(Box::pin(async move {
-        let pages = match wanted.asked.wait(&shared).await {
+        let pages = match asked.wait(&shared).await {
             Ok(point) => read(&shared, &wanted, point),
             Err(e) => Err(e),
         };
         response(id, rel, pages)
     }))
-}
-
-fn check(shared: &Shared, request: page_api::GetPageRequest) -> Result<GetPage> {
-    if request.request_id.is_none() {
-        return Err(ServiceError::invalid("the request has no id"));
-    }
-    let (rel, asked, blocks) = (rel_in(request.rel)?, Asked::read(request.read_lsn)?, request.block_number);
-    if blocks.is_empty() {
-        return Err(ServiceError::invalid("no block is asked for"));
-    }
-    if blocks.len() > crate::wire::MAX_KEYS {
-        // What the page service answers.
-        return Err(ServiceError::new(libc::E2BIG, "Read error"));
-    }
-    blocks.iter().try_for_each(|b| shared.gate.check_block(rel, *b))?;
-    Ok(GetPage { rel, asked, blocks })
 }
 
 fn read(shared: &Shared, wanted: &GetPage, point: ReadLsn) -> Result<Vec<page_api::Page>> {

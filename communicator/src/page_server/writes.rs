@@ -4,12 +4,13 @@
 //! One group at a time, and no fence beside one: when a fence is acknowledged nothing of an older term runs any more, and
 //! nothing of it will, since the fence is on disk first. A call whose client has gone runs to its end all the same.
 
+use super::gate::Group;
+use super::terms::{check_fence, check_term, Name};
 use super::{blocking, Shared};
-use crate::service::{Mutation, MutationRequest, Result, Retry, ServiceError};
+use crate::service::{MutationRequest, Result, Retry, ServiceError};
 use crate::wire::failure::failure_out;
-use crate::wire::mutation::{mutation_in, Term};
+use crate::wire::mutation::Term;
 use crate::wire::proto::write::{self, write_service_server::WriteService};
-use shmuring::request::Lsn;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,45 +20,10 @@ use tonic::{Request, Response, Status};
 type Answer<T> = std::result::Result<Response<T>, Status>;
 /// Word of ingest comes at most so often.
 const WORD_EVERY: Duration = Duration::from_millis(5);
-/// No server writes so much WAL; as the store has it.
-const LAST_LSN: Lsn = Lsn::MAX >> 1;
 
 /// The write service of a server.
 #[derive(Clone)]
 pub(super) struct Writes(pub(super) Arc<Shared>);
-
-/// Whether `term` may write after the fence `last`.
-fn check_term(term: Term, last: Option<Term>) -> Result<()> {
-    match last {
-        Some(last) if last == term => Ok(()),
-        Some(last) if last.region != term.region => Err(stale(term, last)),
-        Some(last) if (term.life, term.epoch) < (last.life, last.epoch) => Err(stale(term, last)),
-        _ => Err(ServiceError::invalid(format!("{} has not fenced its predecessors yet", Name(term)))),
-    }
-}
-
-/// Whether `term` may fence after `last`. A region that is new takes over: its server has the store to itself.
-fn check_fence(term: Term, last: Option<Term>) -> Result<()> {
-    match last {
-        Some(last) if last.region == term.region && (term.life, term.epoch) < (last.life, last.epoch) => {
-            Err(stale(term, last))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn stale(term: Term, last: Term) -> ServiceError {
-    ServiceError::stale(format!("{} has a successor: {}", Name(term), Name(last)))
-}
-
-/// Names a term.
-struct Name(Term);
-
-impl std::fmt::Display for Name {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "region {:032x} life {} epoch {}", self.0.region, self.0.life, self.0.epoch)
-    }
-}
 
 impl Writes {
     /// Runs a call's work to its end, whether or not its client stays. What it holds is let go at its end.
@@ -86,41 +52,16 @@ impl Writes {
     }
 
     async fn apply(&self, request: write::ApplyRequest) -> Result<Vec<Result<u64>>> {
-        let term = Term::read(request.term)?;
-        if request.written_lsn > LAST_LSN {
-            return Err(ServiceError::invalid(format!("LSN {:#x} is past any WAL", request.written_lsn)));
-        }
-        let checked = request.mutation.into_iter().map(|m| mutation_in(m).and_then(|m| self.check(m)));
-        let checked: Vec<Result<MutationRequest>> = checked.collect();
-        let written = request.written_lsn;
+        let Group { term, written, mutations } = self.0.gate.check_group(request)?;
         let record = self.0.record.clone().lock_owned().await;
         self.run(move |shared| {
             check_term(term, record.term)?;
-            let results = apply(shared, checked);
+            let results = apply(shared, mutations);
             shared.ingest.receive(shared.store.last_lsn().max(written), shared.store.whole_from());
             drop(record);
             Ok(results)
         })
         .await
-    }
-
-    /// Pages go to the shard that has them; what changes a size to every shard.
-    fn check(&self, request: MutationRequest) -> Result<MutationRequest> {
-        match &request.mutation {
-            Mutation::WritePage { rel, block, pages, .. } => {
-                let count = u32::try_from(pages.len() / crate::service::PAGE_SIZE).unwrap_or(u32::MAX);
-                let end = block.checked_add(count);
-                let end = end.ok_or_else(|| ServiceError::invalid(format!("blocks {block}+{count}")))?;
-                (*block..end).try_for_each(|b| self.0.gate.check_block(*rel, b))?;
-            }
-            Mutation::Extend { rel, block, .. } => self.0.gate.check_block(*rel, *block)?,
-            Mutation::ZeroExtend { .. }
-            | Mutation::Create { .. }
-            | Mutation::Truncate { .. }
-            | Mutation::Unlink { .. }
-            | Mutation::UpdateRelSize { .. } => {}
-        }
-        Ok(request)
     }
 }
 
@@ -222,32 +163,5 @@ async fn tell(shared: &Shared, to: &tokio::sync::mpsc::Sender<std::result::Resul
         if at.changed().await.is_err() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn term(region: u128, life: u32, epoch: u32) -> Term {
-        Term { region, life, epoch }
-    }
-
-    #[test]
-    fn terms_of_a_region_only_rise_and_only_the_last_one_writes() {
-        let last = Some(term(7, 3, 5));
-        for (by, may_fence, writes) in [
-            (term(7, 3, 5), true, Ok(())),
-            (term(7, 3, 4), false, Err(libc::ESTALE)),
-            (term(7, 2, 9), false, Err(libc::ESTALE)),
-            (term(7, 3, 6), true, Err(libc::EINVAL)),
-            (term(7, 4, 0), true, Err(libc::EINVAL)),
-            (term(8, 1, 1), true, Err(libc::ESTALE)),
-        ] {
-            assert_eq!(check_fence(by, last).is_ok(), may_fence, "{by:?}");
-            assert_eq!(check_term(by, last).map_err(|e| e.errno), writes, "{by:?}");
-        }
-        assert_eq!(check_term(term(7, 3, 5), None).map_err(|e| e.errno), Err(libc::EINVAL));
-        assert!(check_fence(term(7, 0, 0), None).is_ok());
     }
 }
