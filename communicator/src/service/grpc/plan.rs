@@ -108,9 +108,11 @@ impl Outcome {
         };
         for (index, request) in part {
             let (Some(so_far), Some(result)) = (self.results.get_mut(*index), results.next()) else { return };
+            let is_write = matches!(request.mutation, Mutation::WritePage { .. });
             *so_far = Some(match (so_far.take(), result) {
                 (Some(Err(e)), _) | (_, Err(e)) => Err(e),
-                (Some(Ok(a)), Ok(b)) if matches!(request.mutation, Mutation::WritePage { .. }) => Ok(a + b),
+                // Saturating: a server may say any number.
+                (Some(Ok(a)), Ok(b)) if is_write => Ok(a.saturating_add(b)),
                 (_, Ok(b)) => Ok(b),
             });
         }
@@ -177,5 +179,18 @@ mod tests {
         let results = outcome.results();
         assert_eq!(results[0].as_ref().unwrap_err().errno, libc::ENOSPC);
         assert_eq!(results[1], Ok(2));
+    }
+
+    #[test]
+    fn no_number_of_a_server_is_too_large() {
+        let write = Mutation::WritePage { rel: REL, block: 2, lsn: 5, pages: vec![0; 64 * PAGE_SIZE] };
+        let mut plan = Plan::of(&[MutationRequest::first(write)], SHARDING);
+        let mut outcome = Outcome::new(1);
+        for shard in [1, 0] {
+            let part = plan.take(shard, &outcome);
+            assert!(!part.is_empty());
+            outcome.add(&part, Ok(vec![Ok(u64::MAX); part.len()]));
+        }
+        assert_eq!(outcome.results(), [Ok(u64::MAX)]);
     }
 }
