@@ -1,15 +1,18 @@
-//! GetPages requests of a batch, and what their answers are checked for: no page gets through that is not the one asked
-//! for.
+//! GetPages requests of a batch, and what answers are checked for: no page gets through that is not the one asked for, and
+//! no result that is not a mutation's.
 
-use crate::service::{Rel, PAGE_SIZE};
+use crate::service::{self, Read, ReadLsn, Rel, ServiceError, What, PAGE_SIZE};
+use crate::wire::failure::failure_in;
 use crate::wire::proto::page_api::{GetPageClass, GetPageRequest, GetPageResponse, GetPageStatusCode, RequestId};
+use crate::wire::proto::write::{ApplyResponse, MutationResult};
 use crate::wire::read::{lsns_out, rel_out};
 use crate::wire::MAX_KEYS;
 use bytes::Bytes;
 use shmuring::request::{Lsn, RelTag};
 use std::fmt;
 
-use crate::service::{Read, ReadLsn, What};
+/// What an SLRU segment has at most.
+const SEGMENT: usize = 32 * PAGE_SIZE;
 
 /// One request, and which reads of the batch it is for.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,6 +104,36 @@ impl Asked {
         }
         Ok(answer.page.into_iter().map(|p| p.image).collect())
     }
+}
+
+/// An SLRU segment of an answer: whole pages; else what is wrong with it.
+pub fn segment(segment: Bytes) -> Result<Vec<u8>, String> {
+    match segment.len() {
+        len if len.is_multiple_of(PAGE_SIZE) && len <= SEGMENT => Ok(segment.into()),
+        len => Err(format!("a segment of {len} bytes")),
+    }
+}
+
+/// Why an answer to a group of mutations gives no results.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoResults {
+    /// The server says why: nothing was applied.
+    Refused(ServiceError),
+    /// It is no answer to the group.
+    Broken(String),
+}
+
+/// What each of a group's `count` mutations has come to.
+pub fn results(answer: ApplyResponse, count: usize) -> Result<Vec<service::Result<u64>>, NoResults> {
+    let ApplyResponse { failure, result } = answer;
+    if let Some(failure) = failure {
+        return Err(NoResults::Refused(failure_in(failure)));
+    }
+    if result.len() != count {
+        return Err(NoResults::Broken(format!("{} results of {count} mutations", result.len())));
+    }
+    let one = |MutationResult { failure, value }| failure.map_or(Ok(value), |f| Err(failure_in(f)));
+    Ok(result.into_iter().map(one).collect())
 }
 
 impl fmt::Display for Asked {

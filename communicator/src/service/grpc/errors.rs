@@ -1,6 +1,7 @@
 //! What a server's word means, in errors that name the server, the shard, what was asked and the attempt.
 
 use crate::service::{Retry, ServiceError};
+use crate::wire::proto::page_api::GetPageStatusCode;
 use std::fmt;
 use tonic::{Code, Status};
 
@@ -60,6 +61,19 @@ pub(super) fn of_status(about: &About, status: &Status) -> ServiceError {
     };
     let code = status.code();
     ServiceError::new(errno, format!("{about}: {code:?}: {}", cause(status))).with_retry(retry)
+}
+
+/// What the server says of a request of a stream. An internal error may be a wait for WAL that it gave up: the protocol has
+/// no code for that.
+pub(super) fn of_code(about: &About, code: GetPageStatusCode, reason: &str, gave_up: bool) -> ServiceError {
+    let (errno, retry) = match code {
+        GetPageStatusCode::NotFound => (libc::ENOENT, Retry::Never),
+        GetPageStatusCode::InvalidRequest => (libc::EINVAL, Retry::Never),
+        GetPageStatusCode::SlowDown => (libc::EBUSY, Retry::Later),
+        _ if gave_up => (libc::EAGAIN, Retry::NotYet),
+        _ => (libc::EIO, Retry::Later),
+    };
+    ServiceError::new(errno, format!("{about}: {}: {reason}", code.as_str_name())).with_retry(retry)
 }
 
 /// The message, with what lies below it: tonic's own is "transport error".

@@ -1,7 +1,7 @@
 //! One batch of reads: pages by a stream, all else by single calls.
 
-use super::check::{write_lsns, Asked, Wrong};
-use super::errors::{broken, is_of_connection, of_status, silent};
+use super::check::{self, write_lsns, Asked, Wrong};
+use super::errors::{broken, is_of_connection, of_code, of_status, silent};
 use super::link::{Lane, Link, PageStream};
 use super::shard::Shard;
 use super::GrpcService;
@@ -22,8 +22,6 @@ use tonic::{Code, Response, Status};
 const BULK: usize = 5;
 /// A wait for WAL is logged after so long, and again after each.
 const REMARK: Duration = Duration::from_secs(10);
-/// What an SLRU segment has at most.
-const SEGMENT: usize = 32 * PAGE_SIZE;
 /// A server that gives up waiting for WAL, and says nothing of its ingest, has waited at least so long.
 const LSN_WAIT: Duration = Duration::from_secs(1);
 
@@ -258,15 +256,7 @@ impl Sent<'_> {
 
     /// What the server says of a request.
     fn said(&self, asked: &Asked, code: GetPageStatusCode, reason: &str) -> ServiceError {
-        let about = self.error(asked);
-        let (errno, retry) = match code {
-            GetPageStatusCode::NotFound => (libc::ENOENT, Retry::Never),
-            GetPageStatusCode::InvalidRequest => (libc::EINVAL, Retry::Never),
-            GetPageStatusCode::SlowDown => (libc::EBUSY, Retry::Later),
-            _ if gave_up(self.shard, self.kind, asked.lsns, self.begin) => (libc::EAGAIN, Retry::NotYet),
-            _ => (libc::EIO, Retry::Later),
-        };
-        ServiceError::new(errno, format!("{about}: {}: {reason}", code.as_str_name())).with_retry(retry)
+        of_code(&self.error(asked), code, reason, gave_up(self.shard, self.kind, asked.lsns, self.begin))
     }
 
     /// Asks by a call of its own.
@@ -304,11 +294,10 @@ pub(super) async fn single(shard: &Arc<Shard>, link: &Link, kind: Kind, read: Re
             let mut client = link.reads(call.lane());
             let what = || format!("SLRU segment {kind}/{segno:04X}");
             let segment = call.end(client.get_slru_segment(link.request(message)), what).await?.segment;
-            if segment.len() % PAGE_SIZE != 0 || segment.len() > SEGMENT {
-                let about = shard.about(&link.server, what(), attempt);
-                return Err(broken(&about, format!("a segment of {} bytes", segment.len())));
+            match check::segment(segment) {
+                Ok(segment) => Ok(Answer { value: Value::Segment(Arc::new(segment)), lsn: 0 }),
+                Err(why) => Err(broken(&shard.about(&link.server, what(), attempt), why)),
             }
-            Ok(Answer { value: Value::Segment(Arc::new(segment.into())), lsn: 0 })
         }
         What::Page(..) | What::Near(..) | What::Nothing => Err(ServiceError::unsupported("a page by a single call")),
     }

@@ -5,6 +5,7 @@
 //! then nothing is acknowledged, and a second run changes nothing of what was done. Mutations of a group touch different
 //! things (the scheduler keeps conflicting ones apart), so that each shard may go at its own pace.
 
+use super::check::{results, NoResults};
 use super::errors::{broken, is_of_connection, of_status, silent, About};
 use super::link::Link;
 use super::plan::{Outcome, Plan};
@@ -12,7 +13,7 @@ use super::shard::{lock, Shard};
 use crate::service::{MutationRequest, Result, Retry, ServiceError};
 use crate::wire::failure::failure_in;
 use crate::wire::mutation::{mutation_out, Term};
-use crate::wire::proto::write::{self, ApplyRequest, ApplyResponse, FenceRequest, Mutation, SyncRequest};
+use crate::wire::proto::write::{self, ApplyRequest, FenceRequest, Mutation, SyncRequest};
 use shmuring::request::Lsn;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -260,20 +261,13 @@ impl Writer {
         self.fence(&mut fenced, &link, term).await?;
         let mut client = link.writes();
         let request = link.request(ApplyRequest { term: Some(term.out()), mutation, written_lsn });
-        let ApplyResponse { failure, result } = self.end(&link, "mutations", client.apply(request)).await?;
-        if let Some(failure) = failure {
-            return Err(self.failed(&link, "mutations", failure_in(failure)));
-        }
-        if result.len() != count {
-            let what = format!("{} results of {count} mutations", result.len());
-            return Err(broken(&self.about(&link, "mutations"), what));
-        }
+        let results = results(self.end(&link, "mutations", client.apply(request)).await?, count);
+        let results = results.map_err(|e| match e {
+            NoResults::Refused(e) => self.failed(&link, "mutations", e),
+            NoResults::Broken(what) => broken(&self.about(&link, "mutations"), what),
+        })?;
         self.told.fetch_max(written_lsn, Ordering::AcqRel);
-        let one = |r: write::MutationResult| match r.failure {
-            None => Ok(r.value),
-            Some(failure) => Err(self.failed(&link, "a mutation", failure_in(failure))),
-        };
-        Ok(result.into_iter().map(one).collect())
+        Ok(results.into_iter().map(|r| r.map_err(|e| self.failed(&link, "a mutation", e))).collect())
     }
 
     async fn sync(&self) -> Result<()> {
