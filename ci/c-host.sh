@@ -5,8 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
-# In one go, so that both share one build of the communicator: the one that ci/test.sh has made.
-cargo build --quiet --profile checked -p shmuring-communicator -p shmuring-ffi
+ci/checked.sh --quiet --no-run
 shmuring=$target/checked/shmuring
 
 scratch=$(mktemp -d)
@@ -19,7 +18,7 @@ trap cleanup EXIT
 fail() { echo "error: $*" >&2; cat "$scratch/said" "$scratch/log" >&2; exit 1; }
 
 cc -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Werror -I ffi/include ffi/tests/c/host.c -o "$scratch/host" \
-    "$target/checked/libshmuring_ffi.a" -lgcc_s -lutil -lrt -lpthread -lm -ldl -Wl,--gc-sections,-S
+    "$target/checked/deps/libshmuring_ffi.a" -lgcc_s -lutil -lrt -lpthread -lm -ldl -Wl,--gc-sections,-S
 region=$scratch/region service=store:$scratch/pages
 relation=(--region "$region" --rel 1663/5/16384)
 

@@ -11,6 +11,6 @@ kills=${1:-1000}
 communicator_kills=${2:-100}
 seed=${3:-}
 
-cargo build --quiet --profile checked -p shmuring-communicator --bin shmuring
+ci/checked.sh --quiet --no-run
 "${CARGO_TARGET_DIR:-target}/checked/shmuring" torture --kills "$kills" --communicator-kills "$communicator_kills" \
     ${seed:+--seed "$seed"}

@@ -4,12 +4,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo fmt --all --check
-# --all-targets: tests and benches too.
-cargo clippy --workspace --all-targets -- -D warnings
+# --all-targets: tests and benches too. In the profile of most tests, so that what runs at build time is built once.
+cargo clippy --profile checked --workspace --all-targets -- -D warnings
 # The model checkers replace the atomics of src/sync.rs, which changes types all over the library. Only the library and
 # the models build so: nothing else may run on mocked atomics.
 for checker in loom shuttle; do
     targets=(--lib)
     grep -q "^name = \"${checker}_" Cargo.toml && targets+=(--test "${checker}_*")
-    cargo clippy -p shmuring --features "$checker" "${targets[@]}" -- -D warnings
+    cargo clippy --profile checked -p shmuring --features "$checker" "${targets[@]}" -- -D warnings
 done

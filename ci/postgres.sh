@@ -31,10 +31,10 @@ chmod 755 "$scratch"
 
 # The library, the communicator, and PostgreSQL's tree.
 tree=$scratch/tree
-# In one go, as ci/c-host.sh does it: then a library with a communicator inside, of every page service, costs no build of
-# its own. With debug assertions, in backends too.
-cargo build --quiet --profile checked -p shmuring-communicator -p shmuring-ffi
-CARGO_TARGET_DIR=$scratch/c LIBRARY=$target/checked/libshmuring_ffi.a DESTDIR=$scratch/library PREFIX=/usr \
+# As the other checks build it: then a library with a communicator inside, of every page service, costs no build of its
+# own. With debug assertions, in backends too.
+ci/checked.sh --quiet --no-run
+CARGO_TARGET_DIR=$scratch/c LIBRARY=$target/checked/deps/libshmuring_ffi.a DESTDIR=$scratch/library PREFIX=/usr \
     ffi/install.sh install
 mkdir -p "$tree/$lib" "$tree/$share" "$tree/usr/bin"
 cp -a "/$lib/." "$tree/$lib"

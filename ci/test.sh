@@ -12,4 +12,4 @@ done
 cargo test
 # The others optimised, with the same checks: the communicator's tests drive the real binary, and debug builds verify
 # pages 20 times slower; those of the C interface link the static library, and run it under valgrind.
-cargo test --profile checked -p shmuring-communicator -p shmuring-ffi --features shmuring-ffi/grpc,shmuring-ffi/standby
+ci/checked.sh
