@@ -26,6 +26,9 @@ const POLLS: usize = 2000;
 /// Audits that may pass before a request is served: one finds damage, two a hint that is gone.
 const AUDITS: usize = 4;
 
+/// A claim, and the epoch of whoever made it.
+type Held<'r> = (Claim<'r>, u32);
+
 /// A number that means something near `near`, or anything.
 fn number(u: &mut Unstructured<'_>, near: u64) -> Result<u64> {
     Ok(match u.int_in_range(0..=4)? {
@@ -127,8 +130,21 @@ fn drop_fresh(parts: &Parts<'_>, claim: Claim<'_>) {
     assert!(word.is(State::Completed) && word.generation() == generation, "slot {number} is {word:?}");
 }
 
-/// A step of serving a claim whose slot may have changed under it; gives it back if it is not answered.
-fn serve<'r>(u: &mut Unstructured<'_>, mut claim: Claim<'r>) -> Result<Option<Claim<'r>>> {
+/// A step of serving a claim whose slot may have changed under it; gives it back if it is not answered. A word that is of
+/// another generation or epoch stays as it is (I3).
+fn serve<'r>(u: &mut Unstructured<'_>, parts: &Parts<'r>, held: Held<'r>) -> Result<Option<Held<'r>>> {
+    let (number, of) = (held.0.slot(), (held.0.generation(), held.1));
+    let look = || Word::from_bits(parts.slots[number as usize].word.load(Relaxed));
+    let before = look();
+    let held = answer(u, held.0)?.map(|claim| (claim, held.1));
+    if (before.generation(), before.epoch()) != of {
+        assert_eq!(look(), before, "slot {number}, claimed as {of:?}");
+    }
+    Ok(held)
+}
+
+/// See [`serve`].
+fn answer<'r>(u: &mut Unstructured<'_>, mut claim: Claim<'r>) -> Result<Option<Claim<'r>>> {
     let how = u.int_in_range(0..=5)?;
     let count = usize::from(claim.job().count);
     match how {
@@ -194,7 +210,7 @@ fn steps<'r>(
     region: &'r Region,
     parts: &'r Parts<'r>,
     server: &mut Option<Communicator<'r>>,
-    claims: &mut Vec<Claim<'r>>,
+    claims: &mut Vec<Held<'r>>,
 ) -> Result<()> {
     for _ in 0..STEPS {
         let epoch = parts.header.role.epoch.load(Relaxed);
@@ -209,22 +225,23 @@ fn steps<'r>(
             6 => own(u, region)?,
             7 if !claims.is_empty() => {
                 let claim = claims.swap_remove(u.int_in_range(0..=claims.len() - 1)?);
-                claims.extend(serve(u, claim)?);
+                claims.extend(serve(u, parts, claim)?);
             }
             8 => {
                 // A death and a take-over. The kernel takes the lock with the process, and no claim is dropped.
                 std::mem::take(claims).into_iter().for_each(std::mem::forget);
                 drop(server.take());
                 let (next, left) = take_role(region, parts);
-                *server = Some(next);
                 assert!(left.mutations.is_sorted_by_key(Claim::claim_seq));
-                claims.extend(left.mutations.into_iter().chain(left.reads));
+                claims.extend(left.mutations.into_iter().chain(left.reads).map(|claim| (claim, next.epoch())));
+                *server = Some(next);
             }
             _ => {
                 let Some(server) = server else { continue };
                 let to = if u.arbitrary()? { State::Copying } else { State::Processing };
                 let keep = u.arbitrary::<bool>()?;
-                let each = |claim| if keep { claims.push(claim) } else { drop_fresh(parts, claim) };
+                let by = server.epoch();
+                let each = |claim| if keep { claims.push((claim, by)) } else { drop_fresh(parts, claim) };
                 match step {
                     9 => {
                         clock::pass_an_audit();

@@ -129,6 +129,14 @@ impl World {
             self.communicator.live.insert(claim.name);
         }
         self.communicator.has_backlog = code as usize == max;
+        for claim in &claims[..code as usize] {
+            // The request before it in its slot, or after it, is none that was claimed.
+            let other = claim.name ^ 1 << 32;
+            if !self.communicator.has_backlog && !self.communicator.live.contains(&other) {
+                // SAFETY: a handle that lives.
+                assert_eq!(unsafe { abi::shmuring_claim_is_cancelled(c, other) }, -ESTALE);
+            }
+        }
         let old = self.communicator.names.len().saturating_sub(8);
         self.communicator.names.drain(..old);
         Ok(())
@@ -139,6 +147,8 @@ impl World {
         Ok(match u.int_in_range(0..=15)? {
             0 => number(u, self.geometry.slots.into())? as i64,
             1 => (number(u, 1)? << 32) as i64 | u.int_in_range(0..=i64::from(self.geometry.slots))?,
+            // Of the request before one that is claimed, or after it.
+            2 | 3 => self.communicator.live.iter().next_back().map_or(0, |name| name ^ 1 << 32),
             n => self.communicator.names.iter().rev().nth(n % 4).copied().unwrap_or(0),
         })
     }

@@ -165,6 +165,8 @@ pub struct Model {
     /// Epoch of the communicator, or of the last one.
     pub epoch: u32,
     pub claim_seq: u64,
+    /// What the communicator saw without a claim at its last audit: slot, generation, state.
+    pub suspects: Vec<(u32, u32, State)>,
     pub role_held: bool,
     /// First slot of the second owner.
     pub split: u32,
@@ -184,6 +186,7 @@ impl Model {
             capacity,
             epoch: 0,
             claim_seq: 0,
+            suspects: Vec::new(),
             role_held: false,
             split,
             attached: [false; 2],
@@ -245,6 +248,23 @@ impl Model {
             _ => {}
         }
         false
+    }
+
+    /// One audit: of what still lies as the last one saw it, those that are claimed; nothing while there are hints.
+    pub fn audit(&mut self, to: State) -> Vec<u32> {
+        let quiet = self.tickets.is_empty() && self.pending.is_empty();
+        let mut claimed = Vec::new();
+        for (number, generation, state) in std::mem::take(&mut self.suspects) {
+            let s = &self.slots[number as usize];
+            if quiet && (s.generation, s.state) == (generation, state) && self.hint(number, to) {
+                claimed.push(number);
+            }
+        }
+        let suspect = |(number, s): (u32, &Slot)| {
+            matches!(s.state, Submitted | Withdrawn).then_some((number, s.generation, s.state))
+        };
+        self.suspects = (0..).zip(&self.slots).filter_map(suspect).collect();
+        claimed
     }
 
     /// Whether the slot is still as the claim left it.
@@ -355,6 +375,7 @@ impl Model {
     pub fn take_over(&mut self) -> Vec<usize> {
         self.role_held = true;
         self.epoch += 1;
+        self.suspects.clear();
         let (mut mutations, mut reads) = (Vec::new(), Vec::new());
         for number in 0..self.slots.len() {
             let lives = self.attached[self.owner_of(number)];
