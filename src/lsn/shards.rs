@@ -15,11 +15,19 @@ impl Sharding {
     /// One shard.
     pub const NONE: Self = Self { count: 1, stripe: 32_768 };
 
-    /// The shard of a block. Blocks of an init fork (fork 3) are not spread.
+    /// Whether the blocks of a fork are spread, so that each shard must hear of its size. Those of an init fork (fork 3)
+    /// are not.
+    #[must_use]
+    #[inline]
+    pub const fn spreads(&self, rel: RelTag) -> bool {
+        self.count >= 2 && rel.fork != 3
+    }
+
+    /// The shard of a block; of a fork that is not spread, 0.
     #[must_use]
     #[inline]
     pub const fn block(&self, rel: RelTag, block: u32) -> u16 {
-        if self.count < 2 || rel.fork == 3 {
+        if !self.spreads(rel) {
             return 0;
         }
         let stripe = if self.stripe == 0 { 1 } else { self.stripe };

@@ -3,7 +3,8 @@
 use super::support::*;
 use shmuring::lsn::in_flight::{Key, MutationOrder};
 use shmuring::lsn::scheduler::{Event, Kind, Options, Outcome, Request};
-use shmuring::request::Opcode;
+use shmuring::lsn::shards::Sharding;
+use shmuring::request::{Opcode, RelTag};
 
 const READS: [(Opcode, u32); 4] =
     [(Opcode::GetPage, 3), (Opcode::GetPage, 4), (Opcode::RelSize, 0), (Opcode::DbSize, 0)];
@@ -68,7 +69,7 @@ fn the_matrix_of_mutations_among_each_other() {
     let other = |(o, block): (Opcode, u32)| (o, if o == Opcode::Truncate { block } else { block + 1 });
     for first in MUTATIONS {
         for second in MUTATIONS.into_iter().chain(MUTATIONS.map(other)) {
-            let options = Options { mutation_order: MutationOrder::Keys, mutation_lanes: 9, ..Options::default() };
+            let options = Options { mutation_order: MutationOrder::Keys, mutation_batches: 9, ..Options::default() };
             let mut b = Bed::proved(options, 100);
             b.submit(&request(1, first));
             let batch = b.mutations().unwrap();
@@ -120,6 +121,71 @@ fn a_group_of_a_lane_may_conflict_in_itself_and_there_is_one_group() {
     assert!(b.mutations().is_none(), "applied one after the other");
     b.answer(&group);
     assert_eq!(what(&b.mutations().unwrap()), (Kind::Mutations, vec![9]));
+}
+
+/// Three shards, stripes of 4 blocks, and mutations that their keys keep in order.
+fn spread() -> (Bed, Sharding) {
+    let sharding = Sharding { count: 3, stripe: 4 };
+    (Bed::new(Options { sharding, mutation_order: MutationOrder::Keys, ..Options::default() }, 0), sharding)
+}
+
+#[test]
+fn a_shard_that_applies_nothing_holds_up_the_writes_of_no_other() {
+    let (mut b, sharding) = spread();
+    let on = |shard| (0..64).filter(move |block| sharding.block(rel(1), *block) == shard);
+    for (id, block) in (1..).zip(on(2).take(3)) {
+        b.submit(&request(id, (Opcode::WritePage, block)));
+    }
+    let away = b.mutations().unwrap();
+    assert_eq!(what(&away).1, [1, 2, 3]);
+    // Behind them on their shard, and for several: growth, and a write of two stripes.
+    b.submit(&request(4, (Opcode::WritePage, on(2).nth(3).unwrap())));
+    b.submit(&request(5, (Opcode::Extend, 1000)));
+    let several =
+        (0..).find(|block| sharding.block(rel(2), 4 * block) != sharding.block(rel(2), 4 * block + 4)).unwrap();
+    let two = Request { count: 2, ..Request::new(6, Opcode::WritePage, rel(2), 4 * several + 3, 1) };
+    b.submit(&two);
+    b.submit(&op(7, Opcode::Sync, 0));
+    assert_eq!(what(&b.mutations().unwrap()).1, [5, 6, 7]);
+    for id in 10..20 {
+        for shard in [0, 1] {
+            b.submit(&request(id, (Opcode::WritePage, on(shard).next().unwrap())));
+            let batch = b.mutations().unwrap();
+            assert_eq!(what(&batch).1, [id]);
+            b.answer(&batch);
+        }
+    }
+    // An init fork is on shard 0 whole, its creation too.
+    b.submit(&Request::new(30, Opcode::Create, RelTag { fork: 3, ..rel(1) }, 0, 1));
+    assert_eq!(what(&b.mutations().unwrap()).1, [30]);
+    assert!(b.mutations().is_none());
+    b.one(&away.members[1], Outcome::Failed);
+    b.one(&away.members[0], Outcome::Answered);
+    b.one(&away.members[2], Outcome::Answered);
+    assert_eq!(what(&b.mutations().unwrap()).1, [2, 4], "what failed goes again on its shard");
+}
+
+#[test]
+fn what_conflicts_keeps_its_order_over_all_shards() {
+    let (mut b, sharding) = spread();
+    let block = (0..).find(|block| sharding.block(rel(1), *block) == 2).unwrap();
+    b.submit(&request(1, (Opcode::WritePage, block)));
+    let first = b.mutations().unwrap();
+    b.submit(&op(2, Opcode::Truncate, block));
+    b.submit(&request(3, (Opcode::WritePage, block)));
+    b.submit(&request(4, (Opcode::Extend, block + 100)));
+    assert!(b.mutations().is_none());
+    b.one(&first.members[0], Outcome::Failed);
+    let again = b.mutations().unwrap();
+    assert_eq!(what(&again).1, [1]);
+    b.answer(&again);
+    let truncate = b.mutations().unwrap();
+    assert_eq!(what(&truncate).1, [2]);
+    assert!(b.mutations().is_none());
+    b.answer(&truncate);
+    let mut both = [b.mutations().unwrap(), b.mutations().unwrap()].map(|batch| what(&batch).1[0]);
+    both.sort_unstable();
+    assert_eq!(both, [3, 4]);
 }
 
 #[test]

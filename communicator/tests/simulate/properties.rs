@@ -79,7 +79,7 @@ fn harsh(seed: u64) -> Scenario {
     s.mutation_failures = 0.1;
     if random.chance(0.5) {
         s.options.mutation_order = MutationOrder::Keys;
-        s.options.mutation_lanes = 4;
+        s.options.mutation_batches = 4;
     }
     s
 }

@@ -96,6 +96,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) seq: u64,
+    /// Of mutations: their lane.
     pub(super) shard: u32,
     pub(super) kind: Kind,
     pub(super) generation: u64,

@@ -196,7 +196,11 @@ impl Scheduler {
         }
         let Some(kind) = self.batches.get(id.number).map(|b| (b.kind, b.shard as usize)) else { return Vec::new() };
         match kind {
-            (Kind::Mutations, _) => self.mutations.out = self.mutations.out.saturating_sub(1),
+            (Kind::Mutations, lane) => {
+                if let Some(lane) = self.mutations.get_mut(lane) {
+                    lane.out = lane.out.saturating_sub(1);
+                }
+            }
             (kind, shard) => {
                 if let Some(s) = self.shards.get_mut(shard) {
                     match kind {

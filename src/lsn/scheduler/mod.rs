@@ -70,7 +70,7 @@ pub struct Scheduler {
     waiters: Slab<Waiter>,
     table: Table,
     shards: Vec<Shard>,
-    mutations: MutationLane,
+    mutations: Vec<MutationLane>,
     batches: Slab<InFlight>,
     wheel: Wheel,
     /// Units that are tried again later: (when, unit, its number in the order of submits), earliest first.
@@ -103,7 +103,7 @@ impl Scheduler {
             units: Slab::new(),
             waiters: Slab::new(),
             shards,
-            mutations: MutationLane::default(),
+            mutations: Self::mutation_lanes(&options),
             batches: Slab::new(),
             delayed: BinaryHeap::new(),
             read_point: ReadPoint::Primary,

@@ -1,20 +1,23 @@
 //! Mutations: in the order of their submits where they conflict, apart from reads of what they change (R4).
 //!
 //! The caller publishes a mutation's completion **before** it calls `completed`, which releases the keys (R4b). A successor
-//! submits what it inherited first, in the order of claims (R4c). With [`MutationOrder::Lane`] the order of the lane keeps
-//! mutations apart, and a mutation that waits for a read holds up those behind it: for as long as READY reads take.
+//! submits what it inherited first, in the order of claims (R4c). With [`MutationOrder::Lane`] the order of the one lane
+//! keeps mutations apart, and a mutation that waits for a read holds up those behind it: for as long as READY reads take.
+//! With [`MutationOrder::Keys`] their keys do, and there is a lane for each shard and one for what concerns several: a
+//! shard that cannot be reached holds up no writes of others.
 
 use super::super::in_flight::{Access, Acquired, Key, Mode, MutationOrder};
 use super::super::slab::{Links, List, NONE};
 use super::batch::{Batch, InFlight, Kind, Member, MemberId};
 use super::event::Event;
+use super::options::Options;
 use super::request::{Request, Ticket};
 use super::unit::{Place, Unit, Waiter};
 use super::Scheduler;
-use crate::request::{Class, Lsn};
+use crate::request::{Class, Lsn, Opcode};
 use std::collections::BTreeMap;
 
-/// Mutations that wait to be sent.
+/// Mutations that wait to be sent, to one shard or to several.
 #[derive(Debug, Default)]
 pub(super) struct MutationLane {
     queue: List<0>,
@@ -52,7 +55,7 @@ impl Scheduler {
             id,
             place: Place::Lane,
             class: request.class,
-            shard: 0,
+            shard: self.mutation_lane(request),
             leaf: NONE,
             n: request.lsn,
             at: 0,
@@ -78,10 +81,44 @@ impl Scheduler {
         }
         let free = self.lock_mutation(unit, id, access, now, events);
         if free || self.options.mutation_order == MutationOrder::Lane {
-            self.mutations.queue.push(&mut self.units, unit);
+            self.queue_mutation(unit);
         }
         // Mutations have no cancel: once claimed they are waited for (R4a).
         Ticket { id, first: NONE }
+    }
+
+    /// The lanes: one, or one for each shard and the last for what concerns several.
+    pub(super) fn mutation_lanes(options: &Options) -> Vec<MutationLane> {
+        let count = usize::from(options.sharding.count);
+        let lanes = if options.mutation_order == MutationOrder::Keys && count > 1 { count + 1 } else { 1 };
+        (0..lanes).map(|_| MutationLane::default()).collect()
+    }
+
+    fn mutation_lane(&self, request: &Request<'_>) -> u16 {
+        let sharding = self.options.sharding;
+        let last = self.mutations.len().saturating_sub(1) as u16;
+        match request.op {
+            Opcode::Sync => last,
+            _ if !sharding.spreads(request.rel) => 0,
+            Opcode::WritePage => {
+                let shard = |i: u16| sharding.block(request.rel, request.block.wrapping_add(u32::from(i)));
+                let first = shard(0);
+                let is_one = (1..u16::from(request.count)).all(|i| shard(i) == first);
+                if is_one {
+                    first.min(last)
+                } else {
+                    last
+                }
+            }
+            _ => last,
+        }
+    }
+
+    fn queue_mutation(&mut self, unit: u32) {
+        let lane = self.units.get(unit).map_or(0, |u| usize::from(u.shard));
+        if let Some(lane) = self.mutations.get_mut(lane) {
+            lane.queue.push(&mut self.units, unit);
+        }
     }
 
     /// Takes all keys at this moment; reads that wait for WAL give way. True if none must be waited for.
@@ -151,24 +188,29 @@ impl Scheduler {
             u.place = Place::Lane;
         }
         if self.options.mutation_order == MutationOrder::Keys {
-            self.mutations.queue.push(&mut self.units, unit);
+            self.queue_mutation(unit);
         }
     }
 
-    /// The next mutations to apply, in order; `None` if there are none or as many batches as lanes are in flight.
+    /// The next mutations to apply, in order; `None` if there are none or as many batches as may be are in flight. With
+    /// [`MutationOrder::Keys`] those of a batch are for one shard, or each of them for several.
     pub fn next_mutations(&mut self, now: u64, max: usize) -> Option<Batch> {
-        let lanes = match self.options.mutation_order {
+        (0..self.mutations.len()).find_map(|lane| self.next_in_lane(lane, now, max))
+    }
+
+    fn next_in_lane(&mut self, lane: usize, now: u64, max: usize) -> Option<Batch> {
+        let batches = match self.options.mutation_order {
             MutationOrder::Lane => 1,
-            MutationOrder::Keys => self.options.mutation_lanes,
+            MutationOrder::Keys => self.options.mutation_batches,
         };
-        if self.mutations.out >= lanes {
+        if self.mutations.get(lane)?.out >= batches {
             return None;
         }
         let mut members = Vec::new();
         let mut units = self.unit_list();
         let id = self.reserve_batch();
         while units.len() < max {
-            let Some(unit) = self.next_mutation() else { break };
+            let Some(unit) = self.next_mutation(lane) else { break };
             let index = units.len() as u32;
             let member = MemberId { batch: id, index };
             let Some(u) = self.units.get_mut(unit) else { continue };
@@ -191,27 +233,31 @@ impl Scheduler {
             self.keep_list(units);
             return None;
         }
-        self.mutations.out += 1;
+        if let Some(lane) = self.mutations.get_mut(lane) {
+            lane.out += 1;
+        }
         self.stats.batches[2] += 1;
         self.stats.sent[2] += units.len() as u64;
-        self.fill_batch(id, InFlight::mutations(id.seq, now, units));
+        self.fill_batch(id, InFlight::mutations(id.seq, lane as u32, now, units));
         Some(Batch { id, kind: Kind::Mutations, shard: 0, generation: 0, class: Class::Demand, n: 0, members })
     }
 
-    fn next_mutation(&mut self) -> Option<u32> {
-        if let Some((_, unit)) = self.mutations.again.pop_first() {
+    fn next_mutation(&mut self, lane: usize) -> Option<u32> {
+        let lane = self.mutations.get_mut(lane)?;
+        if let Some((_, unit)) = lane.again.pop_first() {
             return Some(unit);
         }
-        let head = self.mutations.queue.head;
-        // In a lane the first one that waits holds up the rest.
-        (self.units.get(head)?.place == Place::Lane).then(|| self.mutations.queue.pop(&mut self.units)).flatten()
+        // In order of the lane the first one that waits holds up the rest.
+        (self.units.get(lane.queue.head)?.place == Place::Lane).then(|| lane.queue.pop(&mut self.units)).flatten()
     }
 
     /// A mutation that failed keeps its keys and goes first.
     pub(super) fn retry_mutation(&mut self, unit: u32) {
         let Some(u) = self.units.get_mut(unit) else { return };
         u.place = Place::Lane;
-        self.mutations.again.insert(u.seq, unit);
+        if let Some(lane) = self.mutations.get_mut(usize::from(u.shard)) {
+            lane.again.insert(u.seq, unit);
+        }
     }
 
     /// A mutation is done, and its completion published: its keys are free (R4b).

@@ -47,8 +47,9 @@ pub struct Options {
     pub prefetch_answers: bool,
     /// Who keeps conflicting mutations in order.
     pub mutation_order: MutationOrder,
-    /// Batches of mutations in flight; a lane has one.
-    pub mutation_lanes: usize,
+    /// Batches of mutations in flight on a shard, and as many of those that concern several, where their keys keep them in
+    /// order. Where a lane does, there is one.
+    pub mutation_batches: usize,
     /// Rules that tests turn off to show what each is for.
     #[doc(hidden)]
     pub rules: Rules,
@@ -75,7 +76,7 @@ impl Default for Options {
             backoff_max: 5000 * MS,
             prefetch_answers: true,
             mutation_order: MutationOrder::Lane,
-            mutation_lanes: 1,
+            mutation_batches: 1,
             rules: Rules::ALL,
         }
     }

@@ -198,19 +198,18 @@ impl InFlight {
         }
     }
 
-    pub(super) fn mutations(seq: u64, now: u64, units: Vec<u32>) -> Self {
+    pub(super) fn mutations(seq: u64, lane: u32, now: u64, units: Vec<u32>) -> Self {
         let left = units.len() as u32;
-        Self { sent_at: now, left, left_then: left, units, ..Self::empty(seq) }
+        Self { shard: lane, sent_at: now, left, left_then: left, units, ..Self::empty(seq) }
     }
 
     pub(super) fn reads(batch: &Batch, now: u64, units: Vec<u32>, r: Lsn) -> Self {
         Self {
-            shard: batch.shard as u32,
             kind: batch.kind,
             generation: batch.generation,
             n: batch.n,
             r,
-            ..Self::mutations(batch.id.seq, now, units)
+            ..Self::mutations(batch.id.seq, batch.shard as u32, now, units)
         }
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct Unit {
     pub(super) id: u64,
     pub(super) place: Place,
     pub(super) class: Class,
+    /// Of a mutation: its lane.
     pub(super) shard: u16,
     /// Reads: node of the key. Mutations: NONE.
     pub(super) leaf: u32,
