@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::compare::{Compare, Mode};
 use crate::service::{Answer, Ingest, PageService, Result, Watermarks, What};
 use shmuring::clock;
+use shmuring::lsn::in_flight::MutationOrder;
 use shmuring::lsn::scheduler::{Batch, BatchId, Member, MemberId, Options, Scheduler, Stats};
 use shmuring::parts::Parts;
 use shmuring::request::{Lsn, Opcode, MAX_BLOCKS};
@@ -77,6 +78,10 @@ impl Desk {
             Ingest::Immediate => Lsn::MAX,
             Ingest::Lags { sharding, floor } => {
                 options.sharding = sharding;
+                if sharding.count > 1 {
+                    // Servers with a writer each: one that is away holds up no other.
+                    options.mutation_order = MutationOrder::Keys;
+                }
                 floor
             }
         };

@@ -1,7 +1,8 @@
 //! One batch of mutations: applied in the order of their claims, committed in groups.
 //!
-//! A mutation's completion is published before its keys are released (R4b). One that may be tried again holds up those
-//! behind it: they are applied again after it, which changes nothing of what was applied already (R4e).
+//! A mutation's completion is published before its keys are released (R4b). Where the order of the lane keeps conflicting
+//! ones in order, one that may be tried again holds up those behind it: they are applied again after it, which changes
+//! nothing of what was applied already (R4e). Where their keys do, those of a batch do not conflict: each goes by itself.
 
 use super::desk::Desk;
 use super::finish::{refuse, Failure};
@@ -10,6 +11,7 @@ use super::requests::Mutating;
 use super::OwnedClaim;
 use crate::service::{Mutation, MutationRequest, Result, Retry, ServiceError, PAGE_SIZE};
 use shmuring::communicator::Withdrawn;
+use shmuring::lsn::in_flight::MutationOrder;
 use shmuring::lsn::scheduler::{Member, MemberId};
 use shmuring::request::{Completion, Opcode};
 use std::sync::atomic::Ordering;
@@ -22,7 +24,7 @@ struct Lane {
     members: Vec<MemberId>,
     /// Completions that are published and not told to the desk.
     over: Vec<MemberId>,
-    /// To be tried again: once there is one, all behind it.
+    /// To be tried again: in a lane's order, once there is one, all behind it.
     again: Vec<(MemberId, Mutating)>,
     /// Most attempts that one of them had before this one.
     attempt: u32,
@@ -30,6 +32,11 @@ struct Lane {
 }
 
 impl Lane {
+    /// Whether what comes now must wait for one that is to be tried again.
+    fn is_held_up(&self) -> bool {
+        self.desk.options.mutation_order == MutationOrder::Lane && !self.again.is_empty()
+    }
+
     /// Mutations whose completion is published: their keys are free (R4b).
     fn tell(&mut self) {
         let over = core::mem::take(&mut self.over);
@@ -86,10 +93,10 @@ pub(super) async fn run(desk: Arc<Desk>, batch: Vec<(Member, Mutating)>) {
         if mutation.claim.job().opcode == Opcode::Sync {
             core::mem::take(&mut group).commit(&mut lane).await;
             sync(&mut lane, member, mutation).await;
-        } else if lane.again.is_empty() {
-            group.add(&mut lane, member, mutation);
-        } else {
+        } else if lane.is_held_up() {
             lane.again.push((member.id, mutation));
+        } else {
+            group.add(&mut lane, member, mutation);
         }
     }
     group.commit(&mut lane).await;
@@ -102,7 +109,7 @@ pub(super) async fn run(desk: Arc<Desk>, batch: Vec<(Member, Mutating)>) {
 }
 
 async fn sync(lane: &mut Lane, member: Member, mutation: Mutating) {
-    if !lane.again.is_empty() {
+    if lane.is_held_up() {
         lane.again.push((member.id, mutation));
         return;
     }
@@ -169,7 +176,7 @@ impl Group {
             let (result, request, sent) = (results.next(), images.next(), sent.next());
             match result {
                 // What comes behind one that is tried again is applied again after it.
-                _ if !lane.again.is_empty() => {
+                _ if lane.is_held_up() => {
                     mutation.prepared = request.cloned();
                     lane.again.push((member.id, mutation));
                 }
@@ -195,11 +202,12 @@ impl Group {
 
 /// Tells the page service of this term, and of a server life that began since; gives the life.
 async fn fence(desk: &Desk) -> Result<u32> {
-    let life = desk.parts.header.life.life.load(Ordering::Acquire);
-    // Relaxed: one batch of mutations at a time.
-    if life != desk.life.load(Ordering::Relaxed) {
+    // Relaxed: no data hangs off it. Other batches may fence beside this one: the same twice changes nothing.
+    let acknowledged = desk.life.load(Ordering::Relaxed);
+    let life = desk.parts.header.life.life.load(Ordering::Acquire).max(acknowledged);
+    if life > acknowledged {
         fenced(desk.service.fence(life, desk.epoch).await)?;
-        desk.life.store(life, Ordering::Relaxed);
+        desk.life.fetch_max(life, Ordering::Relaxed);
     }
     Ok(life)
 }

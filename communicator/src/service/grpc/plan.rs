@@ -29,8 +29,7 @@ impl Plan {
     }
 
     /// On other shards than the first what is there already, or missing already, is as good: shard 0 decides.
-    fn push_to_all(&mut self, index: usize, rel: RelTag, request: &MutationRequest) {
-        let all = if rel.fork == 3 { 1 } else { self.parts.len() };
+    fn push_to_all(&mut self, index: usize, all: usize, request: &MutationRequest) {
         for shard in 1..all {
             self.push(shard, index, MutationRequest::again(request.mutation.clone()));
         }
@@ -38,6 +37,7 @@ impl Plan {
     }
 
     fn add(&mut self, index: usize, request: &MutationRequest, sharding: Sharding) {
+        let all = |rel: &RelTag| if sharding.spreads(*rel) { usize::from(sharding.count) } else { 1 };
         match &request.mutation {
             _ if self.parts.len() == 1 => self.push(0, index, request.clone()),
             Mutation::WritePage { rel, block, lsn, pages } => {
@@ -51,8 +51,7 @@ impl Plan {
                 let owner = usize::from(sharding.block(*rel, *block));
                 let grow = Mutation::ZeroExtend { rel: *rel, block: *block, count: 1, lsn: *lsn };
                 let grow = MutationRequest { mutation: grow, first_attempt: request.first_attempt };
-                let all = if rel.fork == 3 { 1 } else { self.parts.len() };
-                for shard in 0..all {
+                for shard in 0..all(rel) {
                     self.push(shard, index, if shard == owner { request.clone() } else { grow.clone() });
                 }
             }
@@ -60,7 +59,7 @@ impl Plan {
             | Mutation::Create { rel, .. }
             | Mutation::Truncate { rel, .. }
             | Mutation::Unlink { rel, .. }
-            | Mutation::UpdateRelSize { rel, .. } => self.push_to_all(index, *rel, request),
+            | Mutation::UpdateRelSize { rel, .. } => self.push_to_all(index, all(rel), request),
         }
     }
 

@@ -201,7 +201,7 @@ impl Writer {
 
     /// Says in which term is written from now on. If the server cannot be reached, `tell` goes on trying.
     async fn begin(&self, term: Term) -> Result<()> {
-        *lock(&self.term) = Some(term);
+        let term = self.newest(term);
         let mut fenced = self.fenced.lock().await;
         let link = self.shard.link_at_once().await;
         let begun = match link {
@@ -211,6 +211,15 @@ impl Writer {
         drop(fenced);
         self.more.notify_one();
         begun
+    }
+
+    /// The term in which to write: the newest of this communicator that anybody knows.
+    fn newest(&self, term: Term) -> Term {
+        let mut last = lock(&self.term);
+        match *last {
+            Some(last) if last.life > term.life && last.epoch == term.epoch => last,
+            _ => *last.insert(term),
+        }
     }
 
     async fn fence(&self, fenced: &mut Option<(u64, Term)>, link: &Link, term: Term) -> Result<()> {
@@ -257,6 +266,8 @@ impl Writer {
         }
         let count = mutation.len();
         let mut fenced = self.fenced.lock().await;
+        // What else is under way may have begun a server life meanwhile.
+        let term = self.newest(term);
         let link = self.shard.link().await?;
         self.fence(&mut fenced, &link, term).await?;
         let mut client = link.writes();
