@@ -30,6 +30,10 @@ pub struct FenceRequest {
     /// As what the writer takes the server. Refused with EINVAL, whatever the term, if it is missing or another.
     #[prost(message, optional, tag = "2")]
     pub shard: ::core::option::Option<Shard>,
+    /// Number of the writer's connection, which rises within a term. From the answer on, whatever comes later by an older
+    /// one is refused with ESTALE: the writer has given it up, and may have sent the same again, and more after it.
+    #[prost(uint64, tag = "3")]
+    pub attachment: u64,
 }
 /// Which part of the pages a server has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -137,6 +141,9 @@ pub struct ApplyRequest {
     /// it may count as ingested, although no mutation of this LSN came here. 0: nothing is said.
     #[prost(uint64, tag = "3")]
     pub written_lsn: u64,
+    /// As in the last fence.
+    #[prost(uint64, tag = "4")]
+    pub attachment: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApplyResponse {

@@ -98,6 +98,8 @@ struct Shared {
     leases: Leases,
     /// Held while a group is applied, a fence set, a checkpoint made.
     record: Arc<Mutex<Record>>,
+    /// Number of the writer's connection that fenced last. Read and written under the record's lock alone.
+    attachment: AtomicU64,
     /// The record's LSN, for those that do not wait for the lock.
     disk_consistent: AtomicU64,
     wait_limit: Duration,
@@ -257,6 +259,7 @@ fn open(options: &Options, gate: Gate, store: Store) -> Result<Shared> {
         store,
         ingest,
         record: Arc::new(Mutex::new(record)),
+        attachment: AtomicU64::new(0),
         disk_consistent: AtomicU64::new(record.disk_consistent),
         wait_limit: options.wait_limit,
         incarnation: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),

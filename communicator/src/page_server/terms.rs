@@ -1,4 +1,4 @@
-//! Which term may fence, and which may write (R4d).
+//! Which term may fence, and which may write, by which connection (R4d).
 
 use crate::service::{Result, ServiceError};
 use crate::wire::mutation::Term;
@@ -21,6 +21,14 @@ pub(super) fn check_fence(term: Term, last: Option<Term>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a connection may write after one of this number has fenced.
+pub(super) fn check_attachment(attachment: u64, last: u64) -> Result<()> {
+    if attachment >= last {
+        return Ok(());
+    }
+    Err(ServiceError::stale(format!("connection {attachment} of the writer has a successor: {last}")))
 }
 
 fn stale(term: Term, last: Term) -> ServiceError {

@@ -2,15 +2,18 @@
 //!
 //! # Order (R4d)
 //! One group at a time, and no fence beside one: when a fence is acknowledged nothing of an older term runs any more, and
-//! nothing of it will, since the fence is on disk first. A call whose client has gone runs to its end all the same.
+//! nothing of it will, since the fence is on disk first. A call whose client has gone runs to its end all the same. What a
+//! writer has sent on a connection that it gave up may come after what it has sent on the next: it is refused like that of
+//! an older term. That need not be on disk: no connection outlives the process.
 
 use super::gate::Group;
-use super::terms::{check_fence, check_term, Name};
+use super::terms::{check_attachment, check_fence, check_term, Name};
 use super::{blocking, Shared};
 use crate::service::{MutationRequest, Result, Retry, ServiceError};
 use crate::wire::failure::failure_out;
 use crate::wire::mutation::Term;
 use crate::wire::proto::write::{self, write_service_server::WriteService};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,10 +38,13 @@ impl Writes {
     async fn fence(&self, request: write::FenceRequest) -> Result<()> {
         let term = Term::read(request.term)?;
         self.0.gate.check_shape(request.shard)?;
+        let attachment = request.attachment;
         let mut record = self.0.record.clone().lock_owned().await;
         self.run(move |shared| {
             check_fence(term, record.term)?;
-            if record.term != Some(term) {
+            if record.term == Some(term) {
+                check_attachment(attachment, shared.attachment.load(Ordering::Relaxed))?;
+            } else {
                 if let Some(last) = record.term.filter(|last| last.region != term.region) {
                     tracing::warn!("another region writes from now on: {} instead of {}", Name(term), Name(last));
                 }
@@ -46,16 +52,19 @@ impl Writes {
                 fenced.save(&shared.store.path(), shared.store.id())?;
                 *record = fenced;
             }
+            shared.attachment.store(attachment, Ordering::Relaxed);
             Ok(())
         })
         .await
     }
 
     async fn apply(&self, request: write::ApplyRequest) -> Result<Vec<Result<u64>>> {
+        let attachment = request.attachment;
         let Group { term, written, mutations } = self.0.gate.check_group(request)?;
         let record = self.0.record.clone().lock_owned().await;
         self.run(move |shared| {
             check_term(term, record.term)?;
+            check_attachment(attachment, shared.attachment.load(Ordering::Relaxed))?;
             let results = apply(shared, mutations);
             shared.ingest.receive(shared.store.last_lsn().max(written), shared.store.whole_from());
             drop(record);

@@ -77,14 +77,14 @@ async fn a_writer_that_takes_the_server_for_another_is_refused_and_fences_nobody
     let right = writer.1;
     let next = Term { epoch: TERM.epoch + 1, ..TERM };
     for wrong in [Shard { stripe: 16, ..right }, Shard { count: 4, ..right }, Shard { number: 2, ..right }] {
-        let request = FenceRequest { term: Some(next.out()), shard: Some(wrong) };
+        let request = FenceRequest { term: Some(next.out()), shard: Some(wrong), attachment: 0 };
         let failure = soon(writer.0.fence(request)).await.unwrap().into_inner().failure.unwrap();
         assert_eq!((failure.errno, failure.retry()), (libc::EINVAL as u32, Retry::Never), "{failure:?}");
         let Shard { number, count, stripe } = wrong;
         let names = [format!("shard {number} of {count}, stripes of {stripe}"), "this is shard 1 of 3".into()];
         assert!(names.iter().all(|name| failure.message.contains(name)), "{failure:?}");
     }
-    let nothing = FenceRequest { term: Some(next.out()), shard: None };
+    let nothing = FenceRequest { term: Some(next.out()), shard: None, attachment: 0 };
     assert!(soon(writer.0.fence(nothing)).await.unwrap().into_inner().failure.is_some());
     writer.all(vec![create(10)]).await;
 }

@@ -106,7 +106,7 @@ async fn bytes_that_are_no_message_end_the_call_and_nothing_else() {
     grpc.ready().await.unwrap();
     // Field 1 has a number where this message has bytes.
     let term = write::Term { region: vec![1; 16].into(), life: 1, epoch: 1 };
-    let mut request = tonic::Request::new(write::FenceRequest { term: Some(term), shard: None });
+    let mut request = tonic::Request::new(write::FenceRequest { term: Some(term), shard: None, attachment: 0 });
     Caller::default().target.write(None, request.metadata_mut());
     let codec = tonic_prost::ProstCodec::<write::FenceRequest, GetRelSizeResponse>::default();
     let path = "/page_api.PageService/GetRelSize".parse().unwrap();

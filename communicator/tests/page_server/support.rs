@@ -330,16 +330,19 @@ pub struct Writes(pub WriteServiceClient<InterceptedService<Channel, Caller>>, p
 impl Writes {
     /// The errno, 0 if it is acknowledged.
     pub async fn fence(&mut self, term: Term) -> u32 {
-        let answer = soon(self.0.fence(FenceRequest { term: Some(term.out()), shard: Some(self.1) }))
-            .await
-            .unwrap()
-            .into_inner();
+        self.fence_on(0, term).await
+    }
+
+    /// The same on a connection of this number.
+    pub async fn fence_on(&mut self, attachment: u64, term: Term) -> u32 {
+        let request = FenceRequest { term: Some(term.out()), shard: Some(self.1), attachment };
+        let answer = soon(self.0.fence(request)).await.unwrap().into_inner();
         answer.failure.map_or(0, |f| f.errno)
     }
 
     pub async fn apply(&mut self, term: Term, group: &[MutationRequest], written_lsn: u64) -> ApplyResponse {
         let mutation = group.iter().map(mutation_out).collect();
-        let request = ApplyRequest { term: Some(term.out()), mutation, written_lsn };
+        let request = ApplyRequest { term: Some(term.out()), mutation, written_lsn, attachment: 0 };
         soon(self.0.apply(request)).await.unwrap().into_inner()
     }
 

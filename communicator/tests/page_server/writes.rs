@@ -49,6 +49,35 @@ async fn a_fence_refuses_older_terms_also_after_a_death_of_the_server() {
 }
 
 #[tokio::test]
+async fn what_was_sent_on_a_connection_that_was_given_up_comes_too_late() {
+    let site = Site::new();
+    let server = site.start(&[]);
+    let mut writer = server.writer().await;
+    writer.all(vec![create(10), extend(0, 20, 1)]).await;
+    let stale = libc::ESTALE as u32;
+    let truncate = |attachment| ApplyRequest {
+        term: Some(TERM.out()),
+        mutation: vec![shmuring_communicator::wire::mutation::mutation_out(&MutationRequest::first(truncate(0, 30)))],
+        written_lsn: 0,
+        attachment,
+    };
+    // On the next connection: the same, and what relies on it.
+    assert_eq!(writer.fence_on(2, TERM).await, 0);
+    for attachment in [0, 1] {
+        let answer = writer.0.apply(truncate(attachment)).await.unwrap().into_inner();
+        assert_eq!(answer.failure.map(|f| f.errno), Some(stale));
+        assert_eq!(writer.fence_on(attachment, TERM).await, stale);
+    }
+    assert_eq!(server.size(LATEST, 20).await.unwrap(), Some(1), "nothing was cut");
+    assert!(writer.0.apply(truncate(2)).await.unwrap().into_inner().failure.is_none());
+    assert_eq!(server.size(LATEST, 30).await.unwrap(), Some(0));
+    // The next term counts anew.
+    let next = Term { epoch: TERM.epoch + 1, ..TERM };
+    assert_eq!(server.writes().fence(next).await, 0);
+    assert_eq!(writes_as(&server, next).await, 0);
+}
+
+#[tokio::test]
 async fn groups_are_applied_in_order_and_each_mutation_has_its_result() {
     let site = Site::new();
     let server = site.start(&[]);
@@ -72,7 +101,7 @@ async fn groups_are_applied_in_order_and_each_mutation_has_its_result() {
     // What is no mutation fails alone.
     let good = shmuring_communicator::wire::mutation::mutation_out(&MutationRequest::first(create(60)));
     let bad = shmuring_communicator::wire::proto::write::Mutation { change: None, ..good.clone() };
-    let request = ApplyRequest { term: Some(TERM.out()), mutation: vec![bad, good], written_lsn: 0 };
+    let request = ApplyRequest { term: Some(TERM.out()), mutation: vec![bad, good], written_lsn: 0, attachment: 0 };
     let answer = writer.0.apply(request).await.unwrap().into_inner();
     let errnos: Vec<_> = answer.result.iter().map(|r| r.failure.as_ref().map(|f| (f.errno, f.retry()))).collect();
     assert_eq!(errnos, [Some((libc::EINVAL as u32, Retry::Never)), None]);
@@ -91,6 +120,7 @@ async fn write_until_it_dies(mut writer: Writes, from: u32, acknowledged: Arc<At
             term: Some(TERM.out()),
             mutation: group.iter().map(shmuring_communicator::wire::mutation::mutation_out).collect(),
             written_lsn: 0,
+            attachment: 0,
         };
         let Ok(answer) = soon(writer.0.apply(request)).await else { return };
         let answer = answer.into_inner();

@@ -228,7 +228,8 @@ impl Writer {
             return Ok(());
         }
         let mut client = link.writes();
-        let request = FenceRequest { term: Some(term.out()), shard: Some(self.shape()) };
+        let attachment = link.generation;
+        let request = FenceRequest { term: Some(term.out()), shard: Some(self.shape()), attachment };
         let answer = match self.end(link, "fence", client.fence(link.request(request))).await {
             Err(_) if self.takes_none.load(Ordering::Relaxed) => return Ok(()),
             answer => answer?,
@@ -271,7 +272,8 @@ impl Writer {
         let link = self.shard.link().await?;
         self.fence(&mut fenced, &link, term).await?;
         let mut client = link.writes();
-        let request = link.request(ApplyRequest { term: Some(term.out()), mutation, written_lsn });
+        let attachment = link.generation;
+        let request = link.request(ApplyRequest { term: Some(term.out()), mutation, written_lsn, attachment });
         let results = results(self.end(&link, "mutations", client.apply(request)).await?, count);
         let results = results.map_err(|e| match e {
             NoResults::Refused(e) => self.failed(&link, "mutations", e),
