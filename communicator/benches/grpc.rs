@@ -5,7 +5,7 @@
 
 use shmuring::lsn::scheduler::Kind;
 use shmuring::request::{Class, RelTag};
-use shmuring_communicator::page_server::{Hold, Options, PageServer, Shard};
+use shmuring_communicator::page_server::{Options, PageServer};
 use shmuring_communicator::service::grpc::{GrpcOptions, GrpcService};
 use shmuring_communicator::service::{
     Mutation, MutationRequest, PageService, Read, ReadBatch, ReadLsn, What, PAGE_SIZE,
@@ -20,23 +20,9 @@ const TIME: Duration = Duration::from_secs(3);
 const IDS: &str = "tenant=0000000000000000000000000000000a&timeline=0000000000000000000000000000000b";
 
 fn options(dir: &std::path::Path) -> Options {
-    Options {
-        listen: "127.0.0.1:0".into(),
-        store: dir.join("store"),
-        memtable_bytes: 64 << 20,
-        shard: Shard { number: 0, count: 1, stripe: 32_768 },
-        tenant: None,
-        timeline: None,
-        token_file: None,
-        tls: None,
-        hold: Hold::default(),
-        begin_at: None,
-        wait_limit: Duration::from_secs(300),
-        lease: Duration::from_secs(600),
-        history: 1 << 30,
-        forget_every: Duration::ZERO,
-        checkpoint_every: Duration::ZERO,
-    }
+    // Nothing that would run beside.
+    let (forget_every, checkpoint_every) = (Duration::ZERO, Duration::ZERO);
+    Options { forget_every, checkpoint_every, ..Options::new("127.0.0.1:0", dir.join("store")) }
 }
 
 /// User and system time of the process so far.

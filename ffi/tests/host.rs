@@ -45,42 +45,19 @@ fn backends_in_c_read_the_sizes_that_a_host_in_c_keeps_without_a_request() {
     assert_eq!(shmuring::backend::Backend::attach(&region, 0, 1).unwrap().cached_rel_size(rel), None);
 }
 
-/// What a page server is to be that begins with an empty store.
-#[cfg(feature = "grpc")]
-fn page_server_options(dir: &std::path::Path) -> shmuring_communicator::page_server::Options {
-    use shmuring_communicator::page_server::{Hold, Options, Shard};
-    use std::time::Duration;
-    Options {
-        listen: "127.0.0.1:0".into(),
-        store: dir.join("store"),
-        memtable_bytes: 1 << 20,
-        shard: Shard { number: 0, count: 1, stripe: 32_768 },
-        tenant: None,
-        timeline: None,
-        token_file: None,
-        tls: None,
-        hold: Hold::default(),
-        begin_at: None,
-        wait_limit: Duration::from_secs(60),
-        lease: Duration::from_secs(60),
-        history: 1 << 30,
-        forget_every: Duration::ZERO,
-        checkpoint_every: Duration::ZERO,
-    }
-}
-
 #[cfg(feature = "grpc")]
 #[test]
 fn a_host_in_c_reads_and_writes_pages_of_a_page_server() {
     use shmuring::backend::{Backend, Wait};
     use shmuring::request::{Buffers, Opcode, RelTag, Request};
-    use shmuring_communicator::page_server::PageServer;
+    use shmuring_communicator::page_server::{Options as ServerOptions, PageServer};
 
     let scratch = Scratch::new("grpc");
     let path = scratch.0.join("region");
     let (region, _) = Region::create_named(&path, &Options::new(16)).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let server = runtime.block_on(PageServer::start(&page_server_options(&scratch.0))).unwrap();
+    let options = ServerOptions::new("127.0.0.1:0", scratch.0.join("store"));
+    let server = runtime.block_on(PageServer::start(&options)).unwrap();
     let ids = "tenant=0000000000000000000000000000000a&timeline=0000000000000000000000000000000b";
     let service = format!("grpc:http://{}?{ids}", server.address());
     let host = InC::start(Command::new(program("host", &scratch)).arg("serve").arg(&path).arg(&service));

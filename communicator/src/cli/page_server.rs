@@ -247,6 +247,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_said_is_as_in_the_library() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let line = ["page-server", "--listen", "h:1", "--store", "/pages"];
+        let Line { args } = clap::Parser::parse_from(line);
+        assert_eq!(args.options(args.hold().unwrap()), Options::new("h:1", "/pages"));
+    }
+
+    #[test]
     fn shards_parse_and_nonsense_does_not() {
         assert_eq!("2/3".parse(), Ok(ShardArg { number: 2, count: 3 }));
         for wrong in ["3/3", "0/0", "1", "-1/3", "0/256", "a/b", "0/1/2"] {

@@ -38,6 +38,7 @@ use crate::wire::metadata::Id;
 use crate::wire::proto::page_api::page_service_server::PageServiceServer;
 use crate::wire::proto::write::write_service_server::WriteServiceServer;
 use crate::wire::MAX_MESSAGE;
+use shmuring::lsn::shards::Sharding;
 use shmuring::request::Lsn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,7 +57,7 @@ use tonic::Status;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What a page server is to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Where it listens: HOST:PORT; port 0: any that is free.
     pub listen: String,
@@ -88,6 +89,31 @@ pub struct Options {
     pub forget_every: Duration,
     /// How often what was ingested is made durable; zero: only when a writer or a stop asks for it.
     pub checkpoint_every: Duration,
+}
+
+impl Options {
+    /// The one shard of a timeline, at this address over this store, with the defaults of `shmuring page-server`: it lets
+    /// everybody in, and holds nothing back.
+    #[must_use]
+    pub fn new(listen: impl Into<String>, store: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: listen.into(),
+            store: store.into(),
+            memtable_bytes: 64 << 20,
+            shard: Shard { number: 0, count: 1, stripe: Sharding::NONE.stripe },
+            tenant: None,
+            timeline: None,
+            token_file: None,
+            tls: None,
+            hold: Hold::default(),
+            begin_at: None,
+            wait_limit: Duration::from_secs(300),
+            lease: Duration::from_secs(600),
+            history: 1 << 30,
+            forget_every: Duration::from_secs(60),
+            checkpoint_every: Duration::from_secs(10),
+        }
+    }
 }
 
 /// What every call needs.
