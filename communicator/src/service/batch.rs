@@ -1,6 +1,7 @@
 //! A batch of reads as the scheduler forms it, and what comes of each.
 
 use super::{PageService, Read, ReadLsn, Result, ServiceError, What, PAGE_SIZE};
+use bytes::Bytes;
 use shmuring::lsn::scheduler::{Batch, Kind};
 use shmuring::lsn::shards::Sharding;
 use shmuring::request::{Class, Lsn};
@@ -9,39 +10,49 @@ use std::sync::Arc;
 /// A page that may be given to several readers: clones share the bytes.
 #[derive(Clone, Debug)]
 pub struct Page {
-    run: Arc<Vec<u8>>,
-    at: usize,
+    bytes: Bytes,
+    /// It lies among others in memory, and keeps them there.
+    is_part: bool,
 }
 
 impl Page {
     /// The pages of a run of blocks, in order.
     #[must_use]
     pub fn cut(run: Vec<u8>) -> Vec<Self> {
-        let run = Arc::new(run);
-        (0..run.len() / PAGE_SIZE).map(|i| Self { run: run.clone(), at: i * PAGE_SIZE }).collect()
+        let run = Bytes::from(run);
+        let count = run.len() / PAGE_SIZE;
+        let page = |i| Self { bytes: run.slice(i * PAGE_SIZE..(i + 1) * PAGE_SIZE), is_part: count > 1 };
+        (0..count).map(page).collect()
     }
 
     /// A page alone.
     #[must_use]
     pub fn one(bytes: Vec<u8>) -> Self {
-        Self { run: Arc::new(bytes), at: 0 }
+        let mut bytes = Bytes::from(bytes);
+        bytes.truncate(PAGE_SIZE);
+        Self { bytes, is_part: false }
     }
 
-    /// The same page, which keeps no others of its run in memory.
+    /// A page that lies in a message.
+    #[must_use]
+    pub fn part(bytes: Bytes) -> Self {
+        Self { bytes, is_part: true }
+    }
+
+    /// The same page, which keeps nothing else in memory.
     #[must_use]
     pub fn alone(&self) -> Self {
-        if self.run.len() <= PAGE_SIZE {
-            self.clone()
+        if self.is_part {
+            Self::one(self.bytes.to_vec())
         } else {
-            Self::one(self.bytes().to_vec())
+            self.clone()
         }
     }
 
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        let whole = self.at..(self.at + PAGE_SIZE).min(self.run.len());
-        self.run.get(whole).unwrap_or_default()
+        &self.bytes
     }
 }
 

@@ -159,7 +159,7 @@ impl Sent<'_> {
                 }
             };
             match one.pages(answer) {
-                Ok(pages) => self.came(one, &pages, answers),
+                Ok(pages) => self.came(one, pages, answers),
                 Err(Wrong::Said(code, reason)) => {
                     let e = self.said(one, code, &reason);
                     one.blocks.iter().for_each(|(i, block)| answers(*i, Err(e.clone().about(*block))));
@@ -225,13 +225,13 @@ impl Sent<'_> {
         }
     }
 
-    fn came(&mut self, asked: &Asked, pages: &[bytes::Bytes], answers: &mut Answers<'_>) {
+    fn came(&mut self, asked: &Asked, pages: Vec<bytes::Bytes>, answers: &mut Answers<'_>) {
         let lsn = asked.lsns.request_lsn.unwrap_or(asked.lsns.not_modified_since);
-        for (page, (i, block)) in pages.iter().zip(&asked.blocks) {
+        for (page, (i, block)) in pages.into_iter().zip(&asked.blocks) {
             if page.iter().all(|b| *b == 0) {
                 self.zero(*i, asked, *block, lsn);
             } else {
-                answers(*i, Ok(Answer { value: Value::Page(Page::one(page.to_vec())), lsn }));
+                answers(*i, Ok(Answer { value: Value::Page(Page::part(page)), lsn }));
             }
         }
     }
