@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::process::Command;
 use support::{page, pages, pause, soon, Site};
 
 #[test]
@@ -127,13 +126,7 @@ fn every_write_is_answered_and_kept_through_kill_9_of_communicators() {
 /// `serve` over a file system of 48 MiB that only it sees, at `small`.
 fn serve_on_a_small_disk(site: &Site) -> support::Serve {
     let small = site.path("small");
-    std::fs::create_dir(&small).unwrap();
-    let mut command = Command::new("unshare");
-    // Who is not root becomes it, in a user namespace.
-    // SAFETY: a system call without arguments.
-    command.arg(if unsafe { libc::geteuid() } == 0 { "-m" } else { "-rm" });
-    command.args(["sh", "-c", "mount -t tmpfs -o size=48m none \"$0\" && exec \"$@\""]);
-    command.arg(&small).arg(env!("CARGO_BIN_EXE_shmuring"));
+    let command = support::shmuring_on_a_small_disk(&small);
     let service = format!("store:{}", small.join("store").display());
     let mut serve = site.spawn(command, &service, &[]);
     let up = soon(|| serve.log().contains("serving") || !serve.is_running());
@@ -146,7 +139,7 @@ fn a_full_disk_fails_writes_by_name_and_is_left_behind_when_space_is_freed() {
     let site = Site::new();
     let mut serve = serve_on_a_small_disk(&site);
     // The file system as the communicator sees it.
-    let small = std::path::PathBuf::from(format!("/proc/{}/root{}", serve.pid(), site.path("small").display()));
+    let small = support::as_seen_by(serve.pid(), &site.path("small"));
     let ballast = small.join("ballast");
     std::fs::write(&ballast, vec![1; 16 << 20]).unwrap();
     site.write(0, &page(0, 1), &["--create", "--extend"]).good();

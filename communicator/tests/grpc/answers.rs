@@ -1,11 +1,12 @@
 //! Answers that are not what was asked for, and what servers say in place of one.
 
 use crate::support::{batch, block, bytes, client, one, page, patient, Act, Fake, BLOCKS, IDS, REL, ZERO};
+use prost::Message;
 use shmuring::lsn::scheduler::Kind;
 use shmuring::request::{Class, RelTag};
 use shmuring_communicator::service::grpc::GrpcOptions;
 use shmuring_communicator::service::{PageService, Read, ReadBatch, ReadLsn, Retry, Value, What, PAGE_SIZE};
-use shmuring_communicator::wire::proto::page_api::{GetPageClass, GetPageResponse, GetPageStatusCode};
+use shmuring_communicator::wire::proto::page_api::{GetPageClass, GetPageResponse, GetPageStatusCode, Page, RequestId};
 use shmuring_communicator::wire::read::rel_out;
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -35,7 +36,7 @@ fn no_wrong_answer_is_ever_a_page() {
     let server = Fake::new(1);
     let c = one(&server, patient());
     type Change = fn(&mut GetPageResponse);
-    let changes: [(&str, Change); 13] = [
+    let changes: [(&str, Change); 14] = [
         ("no request id", |a| a.request_id = None),
         ("another request", |a| a.request_id.as_mut().unwrap().id += 1),
         ("status code 0", |a| a.status_code = 0),
@@ -48,6 +49,7 @@ fn no_wrong_answer_is_ever_a_page() {
         ("too few", |a| a.page.truncate(1)),
         ("too many", |a| a.page.push(a.page[0].clone())),
         ("a short page", |a| a.page[1].image = vec![1; PAGE_SIZE - 1].into()),
+        ("a long page", |a| a.page[0].image = vec![1; 2 * PAGE_SIZE].into()),
         ("an empty page", |a| a.page[1].image = vec![].into()),
     ];
     for (what, change) in changes {
@@ -202,8 +204,39 @@ fn malformed_messages_are_errors_and_no_pages() {
     }
 }
 
-/// An HTTP/2 server that answers every request so. It ends with the process.
+#[test]
+fn a_connection_that_breaks_in_the_middle_of_a_page_is_an_error_and_no_page() {
+    let good = GetPageResponse {
+        request_id: Some(RequestId { id: 1, attempt: 0 }),
+        status_code: GetPageStatusCode::Ok.into(),
+        reason: String::new(),
+        rel: Some(rel_out(REL)),
+        page: vec![Page { block_number: 7, image: page(7, 1).into() }],
+    };
+    let message = good.encode_to_vec();
+    let whole = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+    for sent in [0, 3, 5, 100, whole.len() - 1] {
+        let server = serve_raw(200, "application/grpc", whole[..sent].to_vec(), Ends::Broken);
+        let c = client(&format!("http://{server}?{IDS}"), patient());
+        let e = c.get(7).expect_err("half a page");
+        assert!(e.retry == Retry::Reconnect && e.detail.contains(&server), "{sent} bytes: {e}");
+    }
+}
+
+/// How a server's answers end.
+#[derive(Clone, Copy, PartialEq)]
+enum Ends {
+    Well,
+    /// With their connection.
+    Broken,
+}
+
 fn raw_server(status: u16, kind: &'static str, body: Vec<u8>) -> String {
+    serve_raw(status, kind, body, Ends::Well)
+}
+
+/// An HTTP/2 server that answers every request so. It ends with the process.
+fn serve_raw(status: u16, kind: &'static str, body: Vec<u8>, ends: Ends) -> String {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap().to_string();
     socket.set_nonblocking(true).unwrap();
@@ -219,7 +252,12 @@ fn raw_server(status: u16, kind: &'static str, body: Vec<u8>) -> String {
                     while let Some(Ok((_, mut respond))) = h2.accept().await {
                         let head = http::Response::builder().status(status).header("content-type", kind);
                         let Ok(mut stream) = respond.send_response(head.body(()).unwrap(), false) else { continue };
-                        let _ = stream.send_data(body.clone().into(), true);
+                        let _ = stream.send_data(body.clone().into(), ends == Ends::Well);
+                        if ends == Ends::Broken {
+                            // What is sent goes out meanwhile, or it does not.
+                            let _ = tokio::time::timeout(Duration::from_millis(50), h2.accept()).await;
+                            return;
+                        }
                     }
                 });
             }

@@ -9,7 +9,7 @@ use shmuring::lsn::shards::Sharding;
 use shmuring::region::Region;
 use shmuring::request::RelTag;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// A page server; killed when dropped.
 struct Server {
@@ -24,7 +24,10 @@ impl Server {
     }
 
     fn start_at(site: &Site, number: usize, address: &str, args: &[&str]) -> Self {
-        let mut command = shmuring();
+        Self::of(shmuring(), site, number, address, args)
+    }
+
+    fn of(mut command: Command, site: &Site, number: usize, address: &str, args: &[&str]) -> Self {
         command.args(["page-server", "--listen", address, "--stripe", "4"]).args(args);
         command.args(["--shard", &format!("{number}/3"), "--store"]).arg(site.path(&format!("pages-{number}")));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -228,6 +231,45 @@ fn a_read_of_what_nobody_wrote_waits_in_vain_and_moves_no_server() {
     assert!(site.read(3, 1, &["--lsn", "0/5000", "--timeout", "60000"]) == page(3, 1));
     in_vain("3", "0/5008");
     serve.drain();
+}
+
+#[test]
+fn a_page_server_with_a_full_disk_fails_writes_by_name_and_goes_on_when_there_is_room() {
+    let site = Site::new();
+    let small = site.path("pages-2");
+    let full = Server::of(command::shmuring_on_a_small_disk(&small), &site, 2, "127.0.0.1:0", &[]);
+    let ballast = command::as_seen_by(full.child.id(), &small).join("ballast");
+    let servers = [Server::start(&site, 0), Server::start(&site, 1), full];
+    write_map(&site, &servers);
+    let mut serve = serve(&site);
+    site.write(0, &pages(0..24, 1), &["--create", "--extend"]).good();
+    // As much as there is room for.
+    std::fs::write(&ballast, vec![1; 64 << 20]).unwrap_err();
+    let stripe = on(2).next().unwrap()..on(2).next().unwrap() + 4;
+    let write = |version| site.write(stripe.start, &pages(stripe.clone(), version), &[]);
+    let mut version = 1;
+    let refused = loop {
+        assert!(version < 48 * 32, "{version} versions of 4 pages went onto 48 MiB");
+        let said = write(version + 1);
+        if said.code != Some(0) {
+            break said;
+        }
+        version += 1;
+    };
+    refused.failed_as(6, &["No space left on device", "errno 28"]);
+    // It is read all the same, and the other shards are written.
+    site.check(stripe.clone(), version);
+    let other = on(1).next().unwrap();
+    site.write(other, &page(other, 2), &[]).good();
+    // So does the next communicator.
+    serve.kill_9();
+    let mut next = self::serve(&site);
+    site.check(stripe.clone(), version);
+    site.check(other..other + 1, 2);
+    std::fs::remove_file(&ballast).unwrap();
+    assert!(soon(|| write(9999).code == Some(0)), "{}", next.log());
+    site.check(stripe, 9999);
+    next.drain();
 }
 
 #[test]

@@ -19,6 +19,24 @@ pub fn shmuring() -> Command {
     Command::new(env!("CARGO_BIN_EXE_shmuring"))
 }
 
+/// The same in a mount namespace of its own, where `dir`, which is made, is a file system of 48 MiB. What it writes first
+/// fails if it may not mount one: that takes root, or user namespaces.
+pub fn shmuring_on_a_small_disk(dir: &Path) -> Command {
+    std::fs::create_dir(dir).unwrap();
+    let mut command = Command::new("unshare");
+    // Who is not root becomes it, in a user namespace.
+    // SAFETY: a system call without arguments.
+    command.arg(if unsafe { libc::geteuid() } == 0 { "-m" } else { "-rm" });
+    command.args(["sh", "-c", "mount -t tmpfs -o size=48m none \"$0\" && exec \"$@\""]);
+    command.arg(dir).arg(env!("CARGO_BIN_EXE_shmuring"));
+    command
+}
+
+/// A directory as a process with mounts of its own sees it.
+pub fn as_seen_by(pid: u32, dir: &Path) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/root{}", dir.display()))
+}
+
 pub fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }
