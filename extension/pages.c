@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(shmuring_rel_size_sql);
 PG_FUNCTION_INFO_V1(shmuring_last_written_lsn_sql);
 
 /* The relation fork that the caller names, if its bytes are the caller's to see. */
-static struct shmuring_rel fork_of(Oid relid, text *fork_name)
+struct shmuring_rel shx_fork_of(Oid relid, text *fork_name)
 {
 	ForkNumber fork = forkname_to_number(text_to_cstring(fork_name));
 	Relation rel = relation_open(relid, AccessShareLock);
@@ -62,13 +62,46 @@ static struct shmuring_rel fork_of(Oid relid, text *fork_name)
 	return named;
 }
 
-static uint32 block_of(int64 block)
+uint32 shx_block_of(int64 block)
 {
 	if (block < 0 || block > MaxBlockNumber)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("block number " INT64_FORMAT " is out of range", block),
 				errdetail("Blocks are numbered from 0 to %u.", MaxBlockNumber)));
 	return (uint32)block;
+}
+
+/* A block's place, and its fork's files as they are now. */
+static shmuring_block place_of(struct shmuring_rel rel, uint32 block, shmuring_fork *file)
+{
+	shmuring_block at = { .locator = SHMURING_LOCATOR(rel.spc_oid, rel.db_oid, rel.rel_number),
+			      .fork = (ForkNumber)rel.fork,
+			      .block = block };
+
+	/* Anew for each: an invalidation may have closed the files. */
+	shmuring__open_fork(file, &at);
+	return at;
+}
+
+uint32 shx_read_here(struct shmuring_rel rel, uint32 block, char *page)
+{
+	shmuring_fork file;
+	shmuring_block at = place_of(rel, block, &file);
+
+	return shmuring__read_block(&file, &at, page);
+}
+
+int64 shx_size_here(struct shmuring_rel rel)
+{
+	shmuring_fork file;
+
+	(void)place_of(rel, 0, &file);
+	return file.exists ? smgrnblocks(file.reln, file.fork) : 0;
+}
+
+XLogRecPtr shx_newest_here(void)
+{
+	return RecoveryInProgress() ? GetCurrentReplayRecPtr(NULL) : GetXLogInsertRecPtr();
 }
 
 /*
@@ -117,8 +150,8 @@ static bytea *read_page(struct shmuring_request *request)
 /* shmuring_read_page(relation regclass, fork text, block bigint) returns bytea */
 Datum shmuring_read_page_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
-	uint32 block = block_of(PG_GETARG_INT64(2));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	uint32 block = shx_block_of(PG_GETARG_INT64(2));
 	struct shmuring_request request;
 
 	shmuring_prep_get_page(&request, rel, block, 1, not_modified_since(noted_of(rel, block)));
@@ -128,8 +161,8 @@ Datum shmuring_read_page_sql(PG_FUNCTION_ARGS)
 /* shmuring_read_page(relation regclass, fork text, block bigint, lsn pg_lsn) returns bytea */
 Datum shmuring_read_page_at_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
-	uint32 block = block_of(PG_GETARG_INT64(2));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	uint32 block = shx_block_of(PG_GETARG_INT64(2));
 	XLogRecPtr at = PG_GETARG_LSN(3);
 	struct shmuring_request request;
 
@@ -143,8 +176,8 @@ Datum shmuring_read_page_at_sql(PG_FUNCTION_ARGS)
  */
 Datum shmuring_prefetch_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
-	int64 first = block_of(PG_GETARG_INT64(2));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	int64 first = shx_block_of(PG_GETARG_INT64(2));
 	int64 blocks = PG_GETARG_INT64(3);
 	int64 asked = 0;
 
@@ -175,7 +208,7 @@ Datum shmuring_prefetch_sql(PG_FUNCTION_ARGS)
 /* shmuring_rel_size(relation regclass, fork text) returns bigint: blocks. */
 Datum shmuring_rel_size_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
 	struct shmuring_request request;
 	struct shmuring_completion done;
 
@@ -187,7 +220,7 @@ Datum shmuring_rel_size_sql(PG_FUNCTION_ARGS)
 /* shmuring_last_written_lsn(relation regclass, fork text, block bigint) returns pg_lsn: what was noted of a block. */
 Datum shmuring_last_written_lsn_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
 
-	PG_RETURN_LSN(noted_of(rel, block_of(PG_GETARG_INT64(2))));
+	PG_RETURN_LSN(noted_of(rel, shx_block_of(PG_GETARG_INT64(2))));
 }

@@ -16,7 +16,15 @@ CREATE FUNCTION shmuring_rel_size(relation regclass, fork text) RETURNS bigint
 CREATE FUNCTION shmuring_last_written_lsn(relation regclass, fork text, block bigint) RETURNS pg_lsn
 	AS 'MODULE_PATHNAME', 'shmuring_last_written_lsn_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 
+/* This server's pages against the page service's. */
+CREATE FUNCTION shmuring_compare(relation regclass, fork text DEFAULT 'main', first_block bigint DEFAULT 0,
+		last_block bigint DEFAULT NULL, rate integer DEFAULT 0, OUT block bigint, OUT difference text,
+		OUT local_lsn pg_lsn, OUT remote_lsn pg_lsn, OUT first_offset integer)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'shmuring_compare_sql' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
 REVOKE ALL ON FUNCTION
+	shmuring_compare(regclass, text, bigint, bigint, integer),
 	shmuring_read_page(regclass, text, bigint),
 	shmuring_read_page(regclass, text, bigint, pg_lsn),
 	shmuring_prefetch(regclass, text, bigint, bigint),
@@ -24,6 +32,7 @@ REVOKE ALL ON FUNCTION
 	shmuring_last_written_lsn(regclass, text, bigint)
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
+	shmuring_compare(regclass, text, bigint, bigint, integer),
 	shmuring_read_page(regclass, text, bigint),
 	shmuring_read_page(regclass, text, bigint, pg_lsn),
 	shmuring_prefetch(regclass, text, bigint, bigint),

@@ -11,6 +11,7 @@
  *	wait.c          waiting for an answer
  *	errors.c        errors of the library and of requests as errors of PostgreSQL
  *	pages.c         SQL: pages, prefetch, sizes
+ *	compare.c       SQL: this server's pages against the page service's
  *	views.c         SQL: slots, counters
  *
  * standby*.c, with standby.h, are apart: pages by file number, without the library and the region.
@@ -20,6 +21,7 @@
 
 #include "postgres.h"
 
+#include "access/xlogdefs.h"
 #include "fmgr.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -103,8 +105,24 @@ void shx_wait(struct shmuring_backend *b, shmuring_ref ref, const struct shmurin
 void shx_log_held(void);
 /* A slot that can be filled, waiting for one that was cancelled or forgotten to come back. */
 void shx_wait_free(struct shmuring_backend *b);
-/* Starts a request, waits for it, and takes its result; an answer that is an errno is an error. */
+/* Starts a request, waits for it, and takes its result; returns the errno that it was answered with. */
+int shx_try_call(const struct shmuring_request *request, struct shmuring_completion *done, void *page);
+/* The same; an answer that is an errno is an error. */
 void shx_call(const struct shmuring_request *request, struct shmuring_completion *done, void *page);
+
+/* -------------------------------------------------------------------------------- pages.c: what the caller names */
+
+/* The relation fork that the caller names, if its bytes are the caller's to see; an error if not. */
+struct shmuring_rel shx_fork_of(Oid relid, text *fork_name);
+/* A block number that the caller gives; an error if it is none. */
+uint32 shx_block_of(int64 block);
+/* Reads a block as this server has it, shared buffers included, into memory of shmuring__make_scratch; returns what
+ * became of it, an enum shmuring_status. */
+uint32 shx_read_here(struct shmuring_rel rel, uint32 block, char *page);
+/* Blocks of a fork here; 0 if there is none. */
+int64 shx_size_here(struct shmuring_rel rel);
+/* No page of this server has a later LSN, but one that is damaged. */
+XLogRecPtr shx_newest_here(void);
 
 /* --------------------------------------------------------------------------------------- errors.c: ereport */
 

@@ -137,7 +137,7 @@ void shx_wait_free(struct shmuring_backend *b)
 	}
 }
 
-void shx_call(const struct shmuring_request *request, struct shmuring_completion *done, void *page)
+int shx_try_call(const struct shmuring_request *request, struct shmuring_completion *done, void *page)
 {
 	struct shmuring_backend *b = shx_backend();
 	const void *from;
@@ -155,6 +155,11 @@ void shx_call(const struct shmuring_request *request, struct shmuring_completion
 	(void)shmuring_finish(b, ref, done);
 	if (code < 0)
 		shx_raise_call(code, NULL, "take the page");
-	if (done->error != 0)
+	return done->error;
+}
+
+void shx_call(const struct shmuring_request *request, struct shmuring_completion *done, void *page)
+{
+	if (shx_try_call(request, done, page) != 0)
 		shx_raise_result(request, done);
 }

@@ -19,6 +19,16 @@ SELECT shmuring_rel_size('empty', 'main');
 SELECT shmuring_prefetch('t', 'main', 0, 5), shmuring_prefetch('t', 'main', 3, 0);
 SELECT shmuring_last_written_lsn('t', 'main', 0) <= pg_current_wal_lsn() AS is_past;
 
+-- Its own files are the same; what was not written there yet is not.
+SELECT * FROM shmuring_compare('t');
+SELECT * FROM shmuring_compare('t', 'vm');
+SELECT * FROM shmuring_compare('empty', rate => 1);
+UPDATE t SET text = 'changed' WHERE i = 1;
+SELECT block, difference, local_lsn > remote_lsn AS is_newer_here, first_offset > 0 AS has_offset
+	FROM shmuring_compare('t', 'main', 0, 0);
+CHECKPOINT;
+SELECT * FROM shmuring_compare('t', first_block => 0, last_block => 4294967294);
+
 -- Mistakes.
 SELECT shmuring_read_page('t', 'main', -1);
 SELECT shmuring_read_page('t', 'main', 4294967295);
@@ -29,6 +39,12 @@ SELECT shmuring_read_page('t', 'init', 0);
 SELECT shmuring_read_page('t', 'main', 0, '0/1');
 SELECT shmuring_prefetch('t', 'main', 0, -1);
 \set VERBOSITY default
+SELECT * FROM shmuring_compare('t', 'fsm');
+SELECT * FROM shmuring_compare('t', first_block => -1);
+SELECT * FROM shmuring_compare('t', rate => -1);
+CREATE UNLOGGED TABLE fleeting (i int);
+SELECT * FROM shmuring_compare('fleeting');
+DROP TABLE fleeting;
 SELECT shmuring_read_page('pg_tables', 'main', 0);
 SET shmuring.nothing = 1;
 SET shmuring.slots_per_backend = 1;
@@ -42,9 +58,11 @@ CREATE ROLE regress_shmuring_reader IN ROLE pg_read_all_data;
 CREATE ROLE regress_shmuring_monitor IN ROLE pg_monitor;
 SET ROLE regress_shmuring_reader;
 SELECT length(shmuring_read_page('t', 'main', 0));
+SELECT * FROM shmuring_compare('t');
 SELECT count(*) FROM shmuring_slots;
 SET ROLE regress_shmuring_monitor;
 SELECT shmuring_read_page('t', 'main', 0);
+SELECT * FROM shmuring_compare('t');
 SELECT count(*) FROM shmuring_slots WHERE state = 'invalid';
 SELECT is_serving, pid > 0 AS has_pid FROM shmuring_communicator;
 SELECT part, count(*) FROM pg_stat_shmuring GROUP BY part ORDER BY part;
@@ -54,6 +72,7 @@ RESET ROLE;
 ALTER TABLE t ENABLE ROW LEVEL SECURITY;
 SET ROLE regress_shmuring_reader;
 SELECT shmuring_read_page('t', 'main', 0);
+SELECT * FROM shmuring_compare('t');
 RESET ROLE;
 -- EXECUTE alone does not do.
 GRANT EXECUTE ON FUNCTION shmuring_rel_size(regclass, text) TO regress_shmuring_monitor;
