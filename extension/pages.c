@@ -137,13 +137,42 @@ static uint64 noted_of(struct shmuring_rel rel, uint32_t block)
 	return lsn;
 }
 
-static bytea *read_page(struct shmuring_request *request)
+/*
+ * Since when a block was not modified: its LSN here, which every logged change sets, so that a page service that lags
+ * is waited for by those alone who ask for what it lacks. WAL is flushed up to there (S9), or it might never come. A
+ * block that is new or not here has none, and in maps bits change without: then it is all that has been flushed.
+ */
+static uint64 block_lsn(struct shmuring_rel rel, uint32 block, char *scratch)
+{
+	XLogRecPtr lsn = InvalidXLogRecPtr;
+
+	if (rel.fork == MAIN_FORKNUM && shx_read_here(rel, block, scratch) == SHMURING_PAGE_READ)
+		lsn = PageGetLSN(scratch);
+	if (lsn == InvalidXLogRecPtr || lsn > shx_newest_here())
+		return not_modified_since(noted_of(rel, block));
+	if (!RecoveryInProgress())
+		XLogFlush(lsn);
+	return lsn;
+}
+
+/* Reads a block since `lsn`, at most `limit`. */
+static bytea *read_page(struct shmuring_request *request, struct shmuring_rel rel, XLogRecPtr limit)
 {
 	bytea *page = palloc(BLCKSZ + VARHDRSZ);
+	char *scratch = shmuring__make_scratch();
 	struct shmuring_completion done;
+	int error;
 
 	SET_VARSIZE(page, BLCKSZ + VARHDRSZ);
-	shx_call(request, &done, VARDATA(page));
+	request->lsn = Min(limit, block_lsn(rel, request->block, scratch));
+	error = shx_try_call(request, &done, VARDATA(page));
+	/* Files that are copied whole, those of a new database, have pages that are older than themselves. */
+	if (error == ENOENT || error == ENXIO) {
+		request->lsn = Min(limit, not_modified_since(noted_of(rel, request->block)));
+		error = shx_try_call(request, &done, VARDATA(page));
+	}
+	if (error != 0)
+		shx_raise_result(request, &done);
 	return page;
 }
 
@@ -154,8 +183,8 @@ Datum shmuring_read_page_sql(PG_FUNCTION_ARGS)
 	uint32 block = shx_block_of(PG_GETARG_INT64(2));
 	struct shmuring_request request;
 
-	shmuring_prep_get_page(&request, rel, block, 1, not_modified_since(noted_of(rel, block)));
-	PG_RETURN_BYTEA_P(read_page(&request));
+	shmuring_prep_get_page(&request, rel, block, 1, 0);
+	PG_RETURN_BYTEA_P(read_page(&request, rel, PG_UINT64_MAX));
 }
 
 /* shmuring_read_page(relation regclass, fork text, block bigint, lsn pg_lsn) returns bytea */
@@ -166,8 +195,8 @@ Datum shmuring_read_page_at_sql(PG_FUNCTION_ARGS)
 	XLogRecPtr at = PG_GETARG_LSN(3);
 	struct shmuring_request request;
 
-	shmuring_prep_get_page_at(&request, rel, block, 1, at, Min(at, not_modified_since(noted_of(rel, block))));
-	PG_RETURN_BYTEA_P(read_page(&request));
+	shmuring_prep_get_page_at(&request, rel, block, 1, at, 0);
+	PG_RETURN_BYTEA_P(read_page(&request, rel, at));
 }
 
 /*
@@ -180,6 +209,7 @@ Datum shmuring_prefetch_sql(PG_FUNCTION_ARGS)
 	int64 first = shx_block_of(PG_GETARG_INT64(2));
 	int64 blocks = PG_GETARG_INT64(3);
 	int64 asked = 0;
+	char *scratch = shmuring__make_scratch();
 
 	if (blocks < 0 || first + blocks > (int64)MaxBlockNumber + 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -188,11 +218,15 @@ Datum shmuring_prefetch_sql(PG_FUNCTION_ARGS)
 		uint8 count = (uint8)Min(blocks - asked, SHMURING_MAX_BLOCKS);
 		struct shmuring_backend *b = shx_backend();
 		struct shmuring_request request;
+		uint64_t lsns[SHMURING_MAX_BLOCKS];
 		shmuring_ref ref;
 		int code;
 
 		CHECK_FOR_INTERRUPTS();
-		shmuring_prep_prefetch(&request, rel, (uint32)(first + asked), count, not_modified_since(0));
+		for (uint8 i = 0; i < count; i++)
+			lsns[i] = block_lsn(rel, (uint32)(first + asked + i), scratch);
+		shmuring_prep_prefetch(&request, rel, (uint32)(first + asked), count, 0);
+		shmuring_set_block_lsns(&request, lsns);
 		shx_wait_free(b);
 		ref = shmuring_start(b, &request);
 		if (ref < 0)

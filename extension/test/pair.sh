@@ -1,5 +1,5 @@
 # Functions of the tests with a primary (port 5001) and its hot standby (port 5002). They load the extension when it is
-# called and not at their start, have no communicator beside them, and no checksums.
+# called and not at their start, have no communicator beside them until preload gives them one, and no checksums.
 
 # Makes both; statements on stdin are executed before the copy is made. PostgreSQL's lines of configuration as arguments.
 make_pair() { # LINE...
@@ -36,4 +36,35 @@ settle() {
 # The processes of the standby's server.
 processes() {
     echo "$(postmaster_of standby)" $(ps -o pid= --ppid "$(postmaster_of standby)")
+}
+
+# Starts one's server anew with a communicator beside it that serves these pages.
+preload() { # CLUSTER PORT SERVICE
+    stop "$1"
+    {
+        echo "shared_preload_libraries = 'shmuring'"
+        echo "shmuring.region = '$(region_of "$1")'"
+        echo "shmuring.page_service = '$3'"
+    } >>"$WORK/$1/postgresql.conf"
+    start "$1" "$2"
+    until_true is_served "$2"
+}
+
+# Prefetches blocks of a relation on the primary, and waits until they are there: the end of a session cancels what it has
+# in flight, prefetches too.
+prefetch() { # RELATION FIRST BLOCKS
+    ask 5001 "DO 'BEGIN
+        PERFORM shmuring_prefetch(''$1'', ''main'', $2, $3);
+        WHILE EXISTS (SELECT FROM shmuring_slots
+                WHERE operation = ''prefetch'' AND state IN (''submitted'', ''processing'', ''copying'')) LOOP
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+    END'"
+}
+
+# The standby replays commits so late.
+delay() { # MS
+    ask 5002 "ALTER SYSTEM SET recovery_min_apply_delay = '$1ms'"
+    ask 5002 'SELECT pg_reload_conf()' >/dev/null
+    until_true is_true 5002 "SELECT setting = '$1' FROM pg_settings WHERE name = 'recovery_min_apply_delay'"
 }

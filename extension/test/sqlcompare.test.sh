@@ -25,17 +25,6 @@ flip() { # FILE OFFSET
     byte=$(dd if="$1" bs=1 skip="$2" count=1 status=none | od -An -tu1)
     printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
-# Starts a cluster's server anew with a communicator that serves these pages.
-preload() { # CLUSTER PORT SERVICE
-    stop "$1"
-    {
-        echo "shared_preload_libraries = 'shmuring'"
-        echo "shmuring.region = '$(region_of "$1")'"
-        echo "shmuring.page_service = '$3'"
-    } >>"$WORK/$1/postgresql.conf"
-    start "$1" "$2"
-    until_true is_served "$2"
-}
 
 make_pair <<'SQL'
 CREATE TABLE t AS SELECT i, repeat('x', 500) AS text FROM generate_series(1, 2000) i;

@@ -73,11 +73,6 @@ head -c 8192 /dev/zero >"$WORK/zero"
 says 'read-only' shmuring write --region "$region" --rel "$old" --block 0 --in "$WORK/zero"
 
 # A change is read as soon as it has been replayed, and old pages are not held up by it.
-delay() { # MS
-    ask 5002 "ALTER SYSTEM SET recovery_min_apply_delay = '$1ms'"
-    ask 5002 'SELECT pg_reload_conf()' >/dev/null
-    until_true is_true 5002 "SELECT setting = '$1' FROM pg_settings WHERE name = 'recovery_min_apply_delay'"
-}
 change() { # commits, and gives the LSN behind the change
     ask 5001 'UPDATE fresh SET n = n + 1'
     ask 5001 'SELECT pg_current_wal_flush_lsn()'
