@@ -142,7 +142,10 @@ void shx_raise_timeout(const struct shmuring_request *request, bool is_gone)
 	ereport(ERROR,
 		(errcode(ERRCODE_CONNECTION_EXCEPTION),
 		 errmsg("%s of %s was not answered in time", shx_operation(request->opcode), key_of(request)),
-		 errdetail("The communicator lives, shmuring.timeout is %d ms.", shx_timeout),
-		 shx_home == SHX_INSIDE ? errhint("See the view shmuring_slots.") :
-					  errhint("See the view shmuring_slots, and \"shmuring stat\".")));
+		 errdetail("It was to have all changes up to LSN %X/%X. The communicator lives, "
+			   "shmuring.timeout is %d ms.",
+			   LSN_FORMAT_ARGS(request->lsn), shx_timeout),
+		 shx_home == SHX_INSIDE ?
+			 errhint("See the views shmuring_in_flight and shmuring_shards.") :
+			 errhint("See the views shmuring_in_flight and shmuring_shards, and \"shmuring stat\".")));
 }

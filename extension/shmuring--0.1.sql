@@ -44,10 +44,23 @@ TO pg_read_all_data;
 CREATE FUNCTION shmuring_get_slots(OUT pid integer, OUT slot bigint, OUT generation bigint, OUT state text,
 		OUT is_waited_for boolean, OUT epoch bigint, OUT operation text, OUT reltablespace oid,
 		OUT reldatabase oid, OUT relfilenode oid, OUT fork text, OUT block bigint, OUT blocks integer,
-		OUT lsn pg_lsn, OUT age interval)
+		OUT lsn pg_lsn, OUT age interval, OUT waits_for text, OUT shard integer, OUT behind bigint)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'shmuring_slots_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
-CREATE VIEW shmuring_slots AS SELECT * FROM shmuring_get_slots();
+CREATE VIEW shmuring_slots AS
+	SELECT pid, slot, generation, state, is_waited_for, epoch, operation, reltablespace, reldatabase, relfilenode, fork,
+		block, blocks, lsn, age
+	FROM shmuring_get_slots();
+CREATE VIEW shmuring_in_flight AS
+	SELECT pid, slot, generation, operation, reltablespace, reldatabase, relfilenode, fork, block, blocks, lsn, age,
+		is_waited_for, waits_for, shard, behind
+	FROM shmuring_get_slots() WHERE waits_for IS NOT NULL;
+
+CREATE FUNCTION shmuring_get_shards(OUT shard integer, OUT watermark pg_lsn, OUT ingested pg_lsn, OUT lag bigint,
+		OUT age interval, OUT waiting bigint, OUT batches bigint)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'shmuring_shards_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+CREATE VIEW shmuring_shards AS SELECT * FROM shmuring_get_shards();
 
 CREATE FUNCTION shmuring_get_communicator(OUT region text, OUT is_serving boolean, OUT pid integer, OUT epoch bigint,
 		OUT life bigint, OUT slots bigint, OUT stats_reset timestamptz)
@@ -61,10 +74,15 @@ CREATE VIEW pg_stat_shmuring AS SELECT * FROM shmuring_get_stat();
 CREATE FUNCTION shmuring_stat_reset() RETURNS void
 	AS 'MODULE_PATHNAME', 'shmuring_stat_reset_sql' LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 
-REVOKE ALL ON FUNCTION shmuring_get_slots(), shmuring_get_communicator(), shmuring_get_stat(), shmuring_stat_reset()
+REVOKE ALL ON FUNCTION
+	shmuring_get_slots(), shmuring_get_shards(), shmuring_get_communicator(), shmuring_get_stat(),
+	shmuring_stat_reset()
 FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION shmuring_get_slots(), shmuring_get_communicator(), shmuring_get_stat() TO pg_monitor;
-GRANT SELECT ON shmuring_slots, shmuring_communicator, pg_stat_shmuring TO pg_monitor;
+GRANT EXECUTE ON FUNCTION
+	shmuring_get_slots(), shmuring_get_shards(), shmuring_get_communicator(), shmuring_get_stat()
+TO pg_monitor;
+GRANT SELECT ON shmuring_slots, shmuring_in_flight, shmuring_shards, shmuring_communicator, pg_stat_shmuring
+TO pg_monitor;
 
 /*
  * This server as a source of pages, by file number: standby.c has the layout of the answers. Raw pages of every

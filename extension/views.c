@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "common/relpath.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -17,11 +19,13 @@
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(shmuring_slots_sql);
+PG_FUNCTION_INFO_V1(shmuring_shards_sql);
 PG_FUNCTION_INFO_V1(shmuring_stat_sql);
 PG_FUNCTION_INFO_V1(shmuring_stat_reset_sql);
 PG_FUNCTION_INFO_V1(shmuring_communicator_sql);
 
-#define SLOT_COLUMNS 15
+#define SLOT_COLUMNS 18
+#define SHARD_COLUMNS 7
 
 static const char *const owner_names[] = {
 	"submitted",      "finished",   "failed",        "cancelled",       "doorbell_rings",  "futex_waits",
@@ -80,6 +84,39 @@ static int64 now_ns(void)
 	return (int64)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* A time of nanoseconds up to now, as an interval. */
+static Datum interval_since(int64 since)
+{
+	Interval *age = palloc0(sizeof(Interval));
+
+	age->time = Max(now_ns() - since, 0) / 1000;
+	return IntervalPGetDatum(age);
+}
+
+static uint64 load(const uint64_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+/* Shards that the communicator of this term has told of. */
+static uint64 told_shards(const struct shmuring_shards *shards)
+{
+	if (load(&shards->epoch) != __atomic_load_n(&map()->role.epoch, __ATOMIC_RELAXED))
+		return 0;
+	return Min(load(&shards->count), SHMURING_MAX_SHARDS);
+}
+
+/* How many bytes of WAL a shard lacks to `lsn`. */
+static uint64 behind(const struct shmuring_shards *shards, uint64 shard, XLogRecPtr lsn)
+{
+	XLogRecPtr told;
+
+	if (shard >= told_shards(shards))
+		return 0;
+	told = load(&shards->marks[shard].told);
+	return told < lsn ? lsn - told : 0;
+}
+
 /* Whether a process sleeps for the answer; one that is there wakes it, and the bit stays. */
 static bool is_waited_for(uint64 word)
 {
@@ -90,7 +127,6 @@ static bool is_waited_for(uint64 word)
 static Datum age_of(const struct shmuring_slot *slot, uint64 word, bool *is_null)
 {
 	int state = (int)(word & SHMURING_WORD_STATE);
-	Interval *age = palloc0(sizeof(Interval));
 	int64 since = 0;
 
 	if (state == SHMURING_STATE_PROCESSING)
@@ -98,16 +134,60 @@ static Datum age_of(const struct shmuring_slot *slot, uint64 word, bool *is_null
 	if (since == 0 && is_waited_for(word))
 		since = (int64)slot->waiting_since;
 	*is_null = since == 0;
-	age->time = since == 0 ? 0 : (now_ns() - since) / 1000;
-	return IntervalPGetDatum(age);
+	return interval_since(since);
+}
+
+/* The WAL that a request lacks most of its blocks' shards to have, and of which shard; of none, that of its first. */
+static uint64 lacks(const struct shmuring_slot *slot, const struct shmuring_raw_request *r, int *shard)
+{
+	const struct shmuring_shards *shards = &map()->shards;
+	struct shmuring_rel rel = shmuring_rel_of(r->spc_oid, r->db_oid, r->rel_number, r->fork);
+	bool is_page = r->opcode == SHMURING_OP_GET_PAGE || r->opcode == SHMURING_OP_GET_PAGE_AT ||
+		       r->opcode == SHMURING_OP_PREFETCH;
+	int count = is_page ? Max(1, Min(r->count, SHMURING_MAX_BLOCKS)) : 1;
+	uint64 most = 0;
+
+	*shard = is_page ? Max(0, shmuring_shard_of(shx_region(), rel, r->block)) : 0;
+	/* Mutations wait for no WAL. */
+	if (!is_page && r->opcode > SHMURING_OP_READ_SLRU)
+		return 0;
+	for (int i = 0; i < count; i++) {
+		bool has_own = count > 1 && (r->flags & SHMURING_FLAG_BLOCK_LSNS) != 0;
+		int of = is_page ? Max(0, shmuring_shard_of(shx_region(), rel, r->block + (uint32)i)) : 0;
+		uint64 here = behind(shards, (uint64)of, has_own ? load(&slot->vector.lsns[i]) : r->lsn);
+
+		if (here > most) {
+			most = here;
+			*shard = of;
+		}
+	}
+	return most;
+}
+
+/* What an unfinished request waits for, as far as can be told without the communicator's help; NULL if nothing. */
+static const char *waits_for(int state, uint64 lacking, bool is_served)
+{
+	switch (state) {
+	case SHMURING_STATE_SUBMITTED:
+		return is_served ? "communicator" : "no communicator";
+	case SHMURING_STATE_PROCESSING:
+		return !is_served ? "no communicator" : lacking > 0 ? "wal" : "page service";
+	case SHMURING_STATE_COPYING:
+		return is_served ? "copy" : "no communicator";
+	default:
+		return NULL;
+	}
 }
 
 /* A line of shmuring_slots. */
-static void slot_line(const struct shmuring_slot *slot, uint32 number, uint64 word, Datum *values, bool *nulls)
+static void slot_line(const struct shmuring_slot *slot, uint32 number, uint64 word, bool is_served, Datum *values,
+		      bool *nulls)
 {
 	struct shmuring_raw_request r = slot->request;
 	uint32 epoch = (uint32)(word >> SHMURING_WORD_EPOCH_SHIFT);
-	int n = 0;
+	int shard, n = 0;
+	uint64 lacking = lacks(slot, &r, &shard);
+	const char *awaited = waits_for((int)(word & SHMURING_WORD_STATE), lacking, is_served);
 
 	memset(nulls, 0, SLOT_COLUMNS * sizeof(bool));
 	nulls[n] = slot->control.owner_pid == 0;
@@ -128,6 +208,10 @@ static void slot_line(const struct shmuring_slot *slot, uint32 number, uint64 wo
 	values[n++] = Int32GetDatum(r.count);
 	values[n++] = LSNGetDatum(r.lsn);
 	values[n] = age_of(slot, word, &nulls[n]);
+	nulls[++n] = awaited == NULL;
+	values[n++] = CStringGetTextDatum(awaited == NULL ? "" : awaited);
+	values[n++] = Int32GetDatum(shard);
+	values[n] = Int64GetDatum((int64)lacking);
 }
 
 /* shmuring_get_slots(): a line for each slot that is not idle. */
@@ -135,18 +219,48 @@ Datum shmuring_slots_sql(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *out = (ReturnSetInfo *)fcinfo->resultinfo;
 	const struct shmuring_slot *slots;
+	struct shmuring_region_info info;
 	Datum values[SLOT_COLUMNS];
 	bool nulls[SLOT_COLUMNS];
 	uint32 count, i;
 
 	InitMaterializedSRF(fcinfo, 0);
 	slots = slots_of(&count);
+	if (shmuring_region_info(shx_region(), &info) < 0)
+		info.communicator = 0;
 	for (i = 0; i < count; i++) {
 		uint64 word = __atomic_load_n(&slots[i].word, __ATOMIC_ACQUIRE);
 
 		if ((word & SHMURING_WORD_STATE) == SHMURING_STATE_IDLE)
 			continue;
-		slot_line(&slots[i], i, word, values, nulls);
+		slot_line(&slots[i], i, word, info.communicator != 0, values, nulls);
+		tuplestore_putvalues(out->setResult, out->setDesc, values, nulls);
+	}
+	return (Datum)0;
+}
+
+/* shmuring_get_shards(): a line for each shard that the communicator has told of. */
+Datum shmuring_shards_sql(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *out = (ReturnSetInfo *)fcinfo->resultinfo;
+	const struct shmuring_shards *shards = &map()->shards;
+	XLogRecPtr here = RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : GetFlushRecPtr(NULL);
+	uint64 count = told_shards(shards);
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (uint64 i = 0; i < count; i++) {
+		const struct shmuring_shard_mark *mark = &shards->marks[i];
+		uint64 proved = load(&mark->proved), waiting = load(&mark->waiting), raised = load(&mark->raised_at);
+		bool lags = proved != PG_UINT64_MAX;
+		Datum values[SHARD_COLUMNS] = { Int32GetDatum((int32)i),
+						LSNGetDatum(proved),
+						LSNGetDatum(load(&mark->told)),
+						Int64GetDatum((int64)behind(shards, i, here)),
+						interval_since((int64)raised),
+						Int64GetDatum((int64)(waiting >> 32)),
+						Int64GetDatum((int64)(uint32)waiting) };
+		bool nulls[SHARD_COLUMNS] = { false, !lags || proved == 0, !lags, false, raised == 0, false, false };
+
 		tuplestore_putvalues(out->setResult, out->setDesc, values, nulls);
 	}
 	return (Datum)0;

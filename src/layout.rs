@@ -11,9 +11,11 @@
 //! 128-byte pair of cache lines. docs/layout.md draws the byte rulers.
 
 mod geometry;
+mod shards;
 mod tables;
 
 pub use geometry::{Geometry, MAX_SLOTS};
+pub use shards::{ShardMark, Shards, MAX_SHARDS};
 pub use tables::{SizeEntry, SizeSet, TableConfig, Tables, WrittenBucket, SET, WAYS};
 
 use crate::request::{Completion, PlainRead, RawExtra, RawRequest, RawVector, Words};
@@ -22,7 +24,7 @@ use crate::sync::{AtomicU32, AtomicU64, Tally, UnsafeCell};
 /// First eight bytes of a finished region: "shmuring", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"shmuring");
 /// Raised whenever the meaning of a byte changes.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 /// Features that a region can require of whoever attaches. None yet.
 pub const FEATURES: u64 = 0;
 /// Most buffer pools, the bounce pool (0) included.
@@ -130,6 +132,8 @@ pub struct Header {
     pub pools: PoolCheck,
     /// The tables behind the bounce buffers.
     pub tables: Tables,
+    /// How far the page service is.
+    pub shards: Shards,
 }
 
 /// A cell of the submission ring: `lap << 24 | slot`, alone on its cache line.
@@ -318,13 +322,14 @@ const _: () = {
     use core::mem::{align_of, offset_of, size_of};
 
     assert!(size_of::<Config>() == 120 && align_of::<Config>() == 8);
-    assert!(size_of::<Header>() == 1280 && size_of::<Header>() <= geometry::HEADER_SPAN as usize);
+    assert!(size_of::<Header>() == 3456 && size_of::<Header>() <= geometry::HEADER_SPAN as usize);
     assert!(offset_of!(Header, magic) == 0 && offset_of!(Header, config) == 8);
     assert!(offset_of!(Header, tail) == 128 && offset_of!(Header, head) == 256);
     assert!(offset_of!(Header, parked) == 384 && offset_of!(Header, sequence) == 512);
     assert!(offset_of!(Header, any) == 640 && offset_of!(Header, role) == 768);
     assert!(offset_of!(Header, life) == 896 && offset_of!(Header, pools) == 1024);
-    assert!(offset_of!(Header, tables) == 1152);
+    assert!(offset_of!(Header, tables) == 1152 && offset_of!(Header, shards) == 1280);
+    assert!(size_of::<ShardMark>() == 32 && offset_of!(Shards, marks) == 32);
 
     assert!(size_of::<Cell>() == 64 && size_of::<Slot>() == 512 && align_of::<Slot>() == 64);
     assert!(size_of::<RawRequest>() == 36 && size_of::<Completion>() == 20);
@@ -361,10 +366,14 @@ pub const fn layout_hash() -> u64 {
         core::mem::offset_of!(Header, parked),
         core::mem::offset_of!(Header, role),
         core::mem::offset_of!(Header, tables),
+        core::mem::offset_of!(Header, shards),
+        core::mem::offset_of!(Shards, marks),
+        size_of::<ShardMark>(),
         core::mem::offset_of!(RawRequest, opcode),
         core::mem::offset_of!(RawRequest, pool),
         BUCKETS,
         MAX_POOLS,
+        MAX_SHARDS,
         WAYS,
         SET,
     ];
@@ -406,6 +415,7 @@ mod tests {
             span_of!(Header, life),
             span_of!(Header, pools),
             span_of!(Header, tables),
+            span_of!(Header, shards),
         ];
         for pair in spans.windows(2) {
             assert!((pair[0].end - 1) / 128 < pair[1].start / 128, "{pair:?}");

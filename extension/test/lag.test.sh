@@ -21,9 +21,10 @@ change() {
     ask 5001 'UPDATE fresh SET n = n + 1'
 }
 waits() { # A read of the fresh page does.
-    is_true 5001 "SELECT count(*) = 1 FROM shmuring_slots s JOIN pg_stat_activity a USING (pid)
-        WHERE relfilenode = pg_relation_filenode('fresh') AND operation = 'get_page' AND s.state = 'processing'
-        AND is_waited_for AND wait_event_type = 'Extension' AND lsn > '$replayed'"
+    is_true 5001 "SELECT count(*) = 1 FROM shmuring_in_flight f JOIN pg_stat_activity a USING (pid)
+        JOIN shmuring_shards s USING (shard) WHERE relfilenode = pg_relation_filenode('fresh')
+        AND operation = 'get_page' AND waits_for = 'wal' AND is_waited_for AND wait_event_type = 'Extension'
+        AND f.lsn > '$replayed' AND f.lsn - ingested = behind AND lag >= behind AND waiting = 1"
 }
 
 # So late that only a read that does not wait comes back.
@@ -37,10 +38,12 @@ until_true waits
 ask 5001 "SELECT count(took('old', b)) FROM generate_series(0, 99) b" >/dev/null
 prefetch old 0 200
 kill -0 $waiting 2>/dev/null || fail "the fresh page did not wait: $(cat "$WORK/fresh")"
-waits || fail 'the fresh page waits no longer'
-refuses 5001 08000 'not answered in time' "SET shmuring.timeout = 100; SELECT took('fresh', 0)"
+until_true waits
+refuses 5001 08000 'all changes up to LSN' "SET shmuring.timeout = 100; SELECT took('fresh', 0)"
 delay 0
 wait $waiting || fail "the fresh page did not come: $(cat "$WORK/fresh")"
+until_true is_true 5001 "SELECT lag = 0 AND waiting = 0 AND watermark <= ingested AND age > interval '0'
+    FROM shmuring_shards"
 
 # What is not older than its file: a database that is copied as files, made behind a commit that is late.
 delay 2000

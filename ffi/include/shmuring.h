@@ -455,6 +455,12 @@ int shmuring_cached_rel_size(struct shmuring_backend *b, struct shmuring_rel rel
 int shmuring_owner_statistics(const struct shmuring_region *region, uint32_t first, struct shmuring_owner_stats *out);
 int shmuring_role_statistics(const struct shmuring_region *region, struct shmuring_role_stats *out);
 
+/*
+ * Which shard of the page service has a block, from 0 on: where struct shmuring_shards tells how far it is. 0 where no
+ * communicator has told. SHMURING_ERR_BAD_REQUEST for a fork above 3 or a reserved byte that is not 0. [pure]
+ */
+int shmuring_shard_of(const struct shmuring_region *region, struct shmuring_rel rel, uint32_t block);
+
 #ifdef __cplusplus
 }
 #endif

@@ -7,8 +7,8 @@
 use core::mem::{offset_of, size_of};
 
 use shmuring::layout::{
-    Alone32, Alone64, Cell, Config, Control, Header, Life, OwnerStats, PoolCheck, Role, RoleStats, SizeEntry, SizeSet,
-    Slot, TableConfig, Tables, WrittenBucket,
+    Alone32, Alone64, Cell, Config, Control, Header, Life, OwnerStats, PoolCheck, Role, RoleStats, ShardMark, Shards,
+    SizeEntry, SizeSet, Slot, TableConfig, Tables, WrittenBucket,
 };
 use shmuring::request::{Completion, RawExtra, RawRequest, RawVector};
 
@@ -62,10 +62,16 @@ layouts! {
         written_buckets = written_buckets @ 0, size_sets = size_sets @ 4, offsets = offsets @ 8,
     }
     Tables = shmuring_tables: 128 { config = config @ 0, floor = floor @ 24, sizes_life = sizes_life @ 32 }
-    Header = shmuring_header: 1280 {
+    ShardMark = shmuring_shard_mark: 32 {
+        proved = proved @ 0, told = told @ 8, raised_at = raised_at @ 16, waiting = waiting @ 24,
+    }
+    Shards = shmuring_shards: 2176 {
+        epoch = epoch @ 0, count = count @ 8, stripe = stripe @ 16, written_at = written_at @ 24, marks = marks @ 32,
+    }
+    Header = shmuring_header: 3456 {
         magic = magic @ 0, config = config @ 8, tail = tail @ 128, head = head @ 256, parked = parked @ 384,
         sequence = sequence @ 512, any = any @ 640, role = role @ 768, life = life @ 896, pools = pools @ 1024,
-        tables = tables @ 1152,
+        tables = tables @ 1152, shards = shards @ 1280,
     }
     RoleStats = shmuring_role_stats: 1024 { counters = counters @ 0, service = service @ 256, blocked = blocked @ 832 }
     OwnerStats = shmuring_owner_stats: 384 { counters = counters @ 0, latency = latency @ 128 }

@@ -203,6 +203,17 @@ pub unsafe extern "C" fn shmuring_written_floor(region: *const ApiRegion, lsn: *
     code(unsafe { ask(region, lsn, |written| Ok(written.floor())) })
 }
 
+/// Which shard has a block, as the communicator has told.
+///
+/// # Safety
+/// The pointer is null or may be used as the header says.
+#[no_mangle]
+pub unsafe extern "C" fn shmuring_shard_of(region: *const ApiRegion, rel: ApiRel, block: u32) -> c_int {
+    // SAFETY: the caller's promise.
+    let found = unsafe { ApiRegion::look(region) };
+    code(found.and_then(|region| Ok(region.parts().header.shards.shard_of(tag_of(rel)?, block).into())))
+}
+
 /// The size of a relation fork, if the region knows it: 1 and the size in `*out`, or 0.
 ///
 /// # Safety
@@ -219,4 +230,49 @@ pub unsafe extern "C" fn shmuring_cached_rel_size(b: *mut ApiBackend, rel: ApiRe
         Ok(1)
     });
     code(found)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::api::{ApiOptions, NONE};
+    use crate::region::{shmuring_region_create_memfd, shmuring_region_detach};
+    use core::sync::atomic::Ordering;
+    use shmuring::lsn::shards::Sharding;
+
+    #[test]
+    fn the_shard_of_a_block_is_the_schedulers_and_damage_of_the_region_is_some_shard() {
+        let options = ApiOptions {
+            slots: 4,
+            bounce_per_slot: 1,
+            block_size: 512,
+            written_buckets: NONE,
+            rel_sizes: NONE,
+            reserved: [0; 3],
+        };
+        let tag = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 0x400c, fork: 0 };
+        let rel = ApiRel { spc_oid: 1663, db_oid: 5, rel_number: 0x400c, fork: 0, reserved: [0; 3] };
+        let mut region = core::ptr::null_mut();
+        // SAFETY: all that is named may be read or written.
+        unsafe {
+            assert_eq!(shmuring_region_create_memfd(&options, &mut region, core::ptr::null_mut()), 0);
+            assert_eq!(shmuring_shard_of(region, rel, 7), 0);
+            let shards = &ApiRegion::look(region).map(|r| r.parts().header).expect("it was made").shards;
+            shards.count.store(3, Ordering::Relaxed);
+            shards.stripe.store(2, Ordering::Relaxed);
+            let all: Vec<_> = (0..50).map(|block| shmuring_shard_of(region, rel, block)).collect();
+            let sharding = Sharding { count: 3, stripe: 2 };
+            assert_eq!(all, (0..50).map(|block| sharding.block(tag, block).into()).collect::<Vec<c_int>>());
+            assert!([0, 1, 2].iter().all(|shard| all.contains(shard)));
+            for damage in [0, 1 << 16, u64::MAX] {
+                shards.count.store(damage, Ordering::Relaxed);
+                shards.stripe.store(damage, Ordering::Relaxed);
+                assert_eq!(shmuring_shard_of(region, rel, u32::MAX), 0);
+            }
+            assert!(shmuring_shard_of(region, ApiRel { fork: 4, ..rel }, 7) < 0);
+            assert!(shmuring_shard_of(core::ptr::null(), rel, 7) < 0);
+            assert_eq!(shmuring_region_detach(region), 0);
+        }
+    }
 }

@@ -67,6 +67,7 @@ fn expected() -> BTreeMap<String, u64> {
         ("FEATURES", layout::FEATURES),
         ("MAX_SLOTS", layout::MAX_SLOTS.into()),
         ("MAX_POOLS", layout::MAX_POOLS as u64),
+        ("MAX_SHARDS", layout::MAX_SHARDS as u64),
         ("POOL_BOUNCE", buffers::BOUNCE.into()),
         ("DEFAULT_BLOCK_SIZE", layout::DEFAULT_BLOCK_SIZE.into()),
         ("BUCKETS", layout::BUCKETS as u64),

@@ -15,6 +15,7 @@ mod replace;
 mod request;
 mod serve;
 mod settings;
+mod shards;
 mod simulate;
 mod sizes;
 mod slots;

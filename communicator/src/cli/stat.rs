@@ -2,7 +2,7 @@
 
 use super::region::{last_pid, observe};
 use super::target::LsnArg;
-use super::{slots, Outcome};
+use super::{shards, slots, Outcome};
 use crate::holder;
 use serde_json::{json, Map, Value};
 use shmuring::layout::{Slot, SET};
@@ -85,6 +85,7 @@ fn snapshot(region: &Region) -> Value {
             "written_floor": LsnArg(parts.last_written().floor()).to_string(),
             "rel_sizes": parts.sizes.len() * SET,
         },
+        "shards": shards::snapshot(&header.shards, now),
         "slots": by_state(&parts),
         "oldest": oldest(&parts, now),
         "owners": owners(&parts),
@@ -231,6 +232,7 @@ fn table(now: &Value) -> String {
     for part in ["slots", "ring", "tables", "owners", "role"] {
         let _ = writeln!(out, "{part:<13} {}", line(&now[part]));
     }
+    out.push_str(&shards::lines(&now["shards"]));
     if let Some(kinds) = now["latency_ns"].as_object() {
         for (kind, p) in kinds.iter().filter(|(_, p)| p["count"] != 0) {
             let _ = writeln!(out, "latency       {kind}: {}", line(p));

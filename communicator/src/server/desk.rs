@@ -8,7 +8,7 @@ use super::reaper::ServerOptions;
 use super::requests::of_size;
 use super::sizes::RelSizes;
 use super::state::{Came, Outbox, State};
-use super::{lane, reads, InFlight, OwnedClaim, Ticket};
+use super::{lane, reads, shards, InFlight, OwnedClaim, Ticket};
 use crate::cache::Cache;
 use crate::compare::{Compare, Mode};
 use crate::service::{Answer, Ingest, PageService, Result, Watermarks, What};
@@ -90,6 +90,7 @@ impl Desk {
         let scheduler = Scheduler::new(options, floor);
         let feedback = Feedback::new(scheduler.shard_count());
         let state = State::new(scheduler, in_flight.clone(), batch);
+        shards::begin(&parts.header.shards, options.sharding, epoch);
         let desk = Arc::new(Self {
             service,
             parts,
@@ -109,6 +110,7 @@ impl Desk {
             told: Mutex::default(),
             closed: AtomicBool::new(false),
         });
+        desk.tell_shards(&lock(&desk.state));
         desk.service.report_to(Arc::new(Reports(Arc::downgrade(&desk))));
         desk.runtime.spawn(keep_time(Arc::downgrade(&desk)));
         desk.runtime.spawn(feedback::carry(desk.feedback.clone(), Arc::downgrade(&desk)));
@@ -205,6 +207,7 @@ impl Desk {
     /// The server of a shard is said to have ingested so much.
     pub(super) fn ingested(self: &Arc<Self>, shard: usize, lsn: Lsn) {
         self.visit(|state| state.ingested(shard, lsn));
+        self.tell_shards(&lock(&self.state));
     }
 
     /// Claims that are not answered.
@@ -265,10 +268,16 @@ impl Desk {
     fn tick(self: &Arc<Self>) -> bool {
         self.visit(State::tick);
         let state = lock(&self.state);
+        self.tell_shards(&state);
         let (now, idle) = ((*state.scheduler.stats(), state.sent_again), state.is_idle());
         drop(state);
         self.tell(now);
         idle
+    }
+
+    /// Has whoever looks at the region know how far the page service is, and what waits for it.
+    fn tell_shards(&self, state: &State) {
+        shards::tell(&self.parts.header.shards, &state.scheduler, clock::now());
     }
 
     /// Adds to the region's counters what happened since the last time.
@@ -339,6 +348,7 @@ impl Watermarks for Reports {
     fn reconnected(&self, shard: usize, generation: u64, durable: Lsn) {
         if let Some(desk) = self.0.upgrade() {
             desk.visit(|state| state.reconnected(shard, generation, durable));
+            desk.tell_shards(&lock(&desk.state));
         }
     }
 

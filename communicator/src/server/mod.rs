@@ -12,6 +12,7 @@
 //! | `reads` | one batch of reads, at the page service |
 //! | `lane` | one batch of mutations: images, groups that share a commit, completions |
 //! | `feedback` | what others hear of ingest, on its way to the desk |
+//! | `shards` | tells the region how far each shard is |
 //! | `sizes` | keeps the relation sizes of the region: marked and set around mutations, filled by reads |
 //! | `finish` | the end of a request: pages delivered, or the error with its cause in the log |
 //! | `conflicts` | what is logged of requests that wait for conflicting ones |
@@ -36,6 +37,7 @@ mod lookup;
 mod reads;
 mod reaper;
 mod requests;
+mod shards;
 mod sizes;
 mod state;
 mod watch;

@@ -76,6 +76,23 @@ struct SHMURING_ALIGNED_(128) shmuring_tables {
 	uint64_t sizes_life; /* the server life whose relation sizes are in the cache */
 };
 
+/* What a shard of the page service is known to have ingested. */
+struct shmuring_shard_mark {
+	uint64_t proved;    /* the watermark; UINT64_MAX: nothing ever waits for WAL */
+	uint64_t told;      /* what it is believed to have */
+	uint64_t raised_at; /* when either last rose, CLOCK_MONOTONIC, ns; 0: not yet */
+	uint64_t waiting;   /* reads that wait for WAL << 32 | batches of reads that were sent */
+};
+
+/* The shards of the page service, as the communicator of that epoch has told; each word stands for itself. */
+struct SHMURING_ALIGNED_(128) shmuring_shards {
+	uint64_t epoch;
+	uint64_t count;      /* there may be more than SHMURING_MAX_SHARDS; 0: nobody has told yet */
+	uint64_t stripe;     /* blocks of a stripe */
+	uint64_t written_at; /* CLOCK_MONOTONIC, ns */
+	struct shmuring_shard_mark marks[SHMURING_MAX_SHARDS];
+};
+
 /* The first page of a region. */
 struct SHMURING_ALIGNED_(128) shmuring_header {
 	uint64_t magic;
@@ -89,6 +106,7 @@ struct SHMURING_ALIGNED_(128) shmuring_header {
 	struct shmuring_life life;
 	struct shmuring_pool_check pools;
 	struct shmuring_tables tables;
+	struct shmuring_shards shards;
 };
 
 /* Counters of the communicator's role. */
@@ -240,7 +258,20 @@ SHMURING_AT_(shmuring_tables, config, 0);
 SHMURING_AT_(shmuring_tables, floor, 24);
 SHMURING_AT_(shmuring_tables, sizes_life, 32);
 
-SHMURING_SIZE_(shmuring_header, 1280);
+SHMURING_SIZE_(shmuring_shard_mark, 32);
+SHMURING_AT_(shmuring_shard_mark, proved, 0);
+SHMURING_AT_(shmuring_shard_mark, told, 8);
+SHMURING_AT_(shmuring_shard_mark, raised_at, 16);
+SHMURING_AT_(shmuring_shard_mark, waiting, 24);
+
+SHMURING_SIZE_(shmuring_shards, 2176);
+SHMURING_AT_(shmuring_shards, epoch, 0);
+SHMURING_AT_(shmuring_shards, count, 8);
+SHMURING_AT_(shmuring_shards, stripe, 16);
+SHMURING_AT_(shmuring_shards, written_at, 24);
+SHMURING_AT_(shmuring_shards, marks, 32);
+
+SHMURING_SIZE_(shmuring_header, 3456);
 SHMURING_AT_(shmuring_header, magic, 0);
 SHMURING_AT_(shmuring_header, config, 8);
 SHMURING_AT_(shmuring_header, tail, 128);
@@ -252,6 +283,7 @@ SHMURING_AT_(shmuring_header, role, 768);
 SHMURING_AT_(shmuring_header, life, 896);
 SHMURING_AT_(shmuring_header, pools, 1024);
 SHMURING_AT_(shmuring_header, tables, 1152);
+SHMURING_AT_(shmuring_header, shards, 1280);
 
 SHMURING_SIZE_(shmuring_role_stats, 1024);
 SHMURING_AT_(shmuring_role_stats, counters, 0);

@@ -47,7 +47,7 @@
 	(SHMURING_VERSION_MAJOR * 1000000 + SHMURING_VERSION_MINOR * 1000 + SHMURING_VERSION_PATCH)
 
 /* Version of what lies in a region. Raised whenever the meaning of a byte changes. */
-#define SHMURING_ABI_VERSION 2
+#define SHMURING_ABI_VERSION 3
 
 /* -------------------------------------------------------------------------------------------------- Errors */
 
@@ -108,6 +108,7 @@ struct shmuring_error {
 #define SHMURING_MAX_SLOTS 16777214
 /* Most buffer pools; 0 is the bounce pool of the region. */
 #define SHMURING_MAX_POOLS 16
+#define SHMURING_MAX_SHARDS 64 /* that a region tells of */
 #define SHMURING_POOL_BOUNCE 0
 /* Bytes of a block unless the creator says otherwise. */
 #define SHMURING_DEFAULT_BLOCK_SIZE 8192

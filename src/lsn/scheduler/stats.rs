@@ -87,6 +87,8 @@ pub struct Depths {
     pub ready: [u32; 3],
     /// Parked units.
     pub parked: u32,
+    /// Units of FUTURE batches in flight.
+    pub future: u32,
     /// READY and FUTURE batches in flight.
     pub in_flight: [u32; 2],
     /// Bytes of WAL between the watermark and the highest LSN that is waited for.
@@ -100,10 +102,12 @@ impl Scheduler {
     #[must_use]
     pub fn depths(&self, shard: usize, now: u64) -> Depths {
         let Some(s) = self.shards.get(shard) else { return Depths::default() };
+        let late = s.future_out.iter().chain(&s.probe).filter_map(|(_, id)| self.batches.get(id.number));
         let highest = s.parked.last().unwrap_or(0).max(s.future_out.last().map_or(0, |b| b.0));
         Depths {
             ready: s.ready.map(|l| l.len),
             parked: s.by_age.len,
+            future: late.fold(0, |sum, batch| batch.left.saturating_add(sum)),
             in_flight: [s.ready_out.len, s.future_out.len() as u32 + u32::from(s.probe.is_some())],
             lag: highest.saturating_sub(s.mark.proved()),
             age: now.saturating_sub(s.mark.raised_at()),
