@@ -72,8 +72,8 @@ struct comparison {
 	int64 looked, undecided;
 };
 
-/* Whose mask function a relation has. Handlers that are built in have fixed numbers. */
-static RmgrId rmgr_of(Relation rel)
+/* Handlers that are built in have fixed numbers. */
+RmgrId shx_rmgr_of(Relation rel)
 {
 	if (rel->rd_rel->relkind == RELKIND_SEQUENCE)
 		return RM_SEQ_ID;
@@ -97,6 +97,14 @@ static RmgrId rmgr_of(Relation rel)
 	}
 }
 
+static void make_room(struct comparison *c)
+{
+	c->here.page = shmuring__make_scratch();
+	c->there.page = shmuring__make_scratch();
+	c->after.page = shmuring__make_scratch();
+}
+
+/* Masks a page that was read, once its header was looked at. */
 static void take(struct comparison *c, struct copy *copy)
 {
 	copy->lsn = PageGetLSN(copy->page);
@@ -230,17 +238,25 @@ static int enough(enum kind kind)
 	return kind == MISSING || kind == EXTRA ? 3 : 2;
 }
 
+/* Where the masked pages begin to differ; -1: nowhere, or there are no two. */
+static int first_offset(const struct comparison *c)
+{
+	if (c->here.status != SHMURING_PAGE_READ || c->there.status != SHMURING_PAGE_READ)
+		return -1;
+	for (int i = 0; i < BLCKSZ; i++)
+		if (c->here.page[i] != c->there.page[i])
+			return i;
+	return -1;
+}
+
 /* A line of the answer. */
 static void put(const struct comparison *c, ReturnSetInfo *out, enum kind kind)
 {
-	bool has_here = c->here.status == SHMURING_PAGE_READ, has_there = c->there.status == SHMURING_PAGE_READ;
-	int offset = 0;
+	int offset = first_offset(c);
 	Datum values[COLUMNS];
-	bool nulls[COLUMNS] = { false, false, !has_here, !has_there, true };
+	bool nulls[COLUMNS] = { false, false, c->here.status != SHMURING_PAGE_READ,
+				c->there.status != SHMURING_PAGE_READ, offset < 0 };
 
-	while (has_here && has_there && offset < BLCKSZ && c->here.page[offset] == c->there.page[offset])
-		offset++;
-	nulls[4] = !has_here || !has_there || offset == BLCKSZ;
 	values[0] = Int64GetDatum(c->block);
 	values[1] = CStringGetTextDatum(kinds[kind]);
 	values[2] = LSNGetDatum(c->here.lsn);
@@ -289,23 +305,76 @@ static void keep_rate(const struct comparison *c)
 		nap(Min(ms, 1000));
 }
 
+/* Where a page came from, if debug_compare_local asks for such; else NULL. */
+static const char *asked_for(const struct shmuring_completion *done)
+{
+	bool is_cached = done->attempts == 0, is_prefetched = is_cached && done->value >> 32 != 0;
+
+	if (is_prefetched && shx_compare_local >= SHX_PREFETCH)
+		return "prefetch buffer";
+	if (is_cached && !is_prefetched && shx_compare_local >= SHX_LFC)
+		return "page cache";
+	return shx_compare_local == SHX_ALL ? "page service" : NULL;
+}
+
+/*
+ * One look is enough here: what changes a page of a main fork sets its LSN. If ours is later than what the answer was
+ * to have, it was changed meanwhile, and if theirs is later than what we have replayed, we are behind.
+ */
+void shx_compare_answer(const struct shmuring_request *request, RmgrId rmgr, const struct shmuring_completion *done,
+			const char *page)
+{
+	const char *from = asked_for(done);
+	struct comparison c = { .rel = shmuring_rel_of(request->spc_oid, request->db_oid, request->rel_number,
+						       request->fork),
+				.rmgr = rmgr,
+				.block = request->block };
+	XLogRecPtr known = RecoveryInProgress() ? GetXLogReplayRecPtr(NULL) : InvalidXLogRecPtr;
+	enum kind kind;
+	int offset;
+
+	if (from == NULL)
+		return;
+	make_room(&c);
+	memcpy(c.there.page, page, BLCKSZ);
+	c.there.status = SHMURING_PAGE_READ;
+	take(&c, &c.there);
+	read_here(&c, &c.here);
+	if (c.here.status == SHMURING_PAGE_READ && c.here.lsn > Max(request->lsn, done->lsn))
+		return;
+	c.after = c.here;
+	kind = judge(&c, RecoveryInProgress() ? known : GetXLogInsertRecPtr());
+	if (kind == DOUBT)
+		return;
+	pg_atomic_fetch_add_u64(&shx_shared->compared, 1);
+	if (kind == SAME)
+		return;
+	pg_atomic_fetch_add_u64(&shx_shared->differed, 1);
+	offset = first_offset(&c);
+	ereport(WARNING,
+		(errcode(ERRCODE_DATA_CORRUPTED),
+		 errmsg("a page from the %s differs from the one here: %s of %u/%u/%u main block %u", from, kinds[kind],
+			c.rel.spc_oid, c.rel.db_oid, c.rel.rel_number, c.block),
+		 offset < 0 ? errdetail("The LSN here is %X/%X, there %X/%X.", LSN_FORMAT_ARGS(c.here.lsn),
+					LSN_FORMAT_ARGS(c.there.lsn)) :
+			      errdetail("The LSN here is %X/%X, there %X/%X; bytes differ from offset %d on.",
+					LSN_FORMAT_ARGS(c.here.lsn), LSN_FORMAT_ARGS(c.there.lsn), offset)));
+}
+
 /* What is compared. The lock on the relation is kept to the end of the transaction: its file stays. */
 static void begin(struct comparison *c, Oid relid, text *fork_name)
 {
 	Relation rel = relation_open(relid, AccessShareLock);
 
-	c->rel = shx_fork_of(relid, fork_name);
+	c->rel = shx_fork_of(relid, fork_name, &c->rmgr);
 	if (c->rel.fork == FSM_FORKNUM)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("free space maps cannot be compared"),
 				errdetail("They are not logged, so two right copies may differ.")));
 	if (!RelationIsPermanent(rel) && c->rel.fork != INIT_FORKNUM)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				errmsg("relation \"%s\" is not logged", RelationGetRelationName(rel))));
-	c->rmgr = rmgr_of(rel);
 	relation_close(rel, NoLock);
-	c->here.page = shmuring__make_scratch();
-	c->there.page = shmuring__make_scratch();
-	c->after.page = shmuring__make_scratch();
+	make_room(c);
 	c->begin = GetCurrentTimestamp();
 }
 

@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(shmuring_rel_size_sql);
 PG_FUNCTION_INFO_V1(shmuring_last_written_lsn_sql);
 
 /* The relation fork that the caller names, if its bytes are the caller's to see. */
-struct shmuring_rel shx_fork_of(Oid relid, text *fork_name)
+struct shmuring_rel shx_fork_of(Oid relid, text *fork_name, RmgrId *rmgr)
 {
 	ForkNumber fork = forkname_to_number(text_to_cstring(fork_name));
 	Relation rel = relation_open(relid, AccessShareLock);
@@ -58,6 +58,8 @@ struct shmuring_rel shx_fork_of(Oid relid, text *fork_name)
 #else
 	named = shmuring_rel_of(rel->rd_node.spcNode, rel->rd_node.dbNode, rel->rd_node.relNode, (uint8)fork);
 #endif
+	if (rmgr != NULL)
+		*rmgr = shx_rmgr_of(rel);
 	relation_close(rel, AccessShareLock);
 	return named;
 }
@@ -156,47 +158,54 @@ static uint64 block_lsn(struct shmuring_rel rel, uint32 block, char *scratch)
 }
 
 /* Reads a block since `lsn`, at most `limit`. */
-static bytea *read_page(struct shmuring_request *request, struct shmuring_rel rel, XLogRecPtr limit)
+static bytea *read_page(struct shmuring_request *request, struct shmuring_completion *done, struct shmuring_rel rel,
+			XLogRecPtr limit)
 {
 	bytea *page = palloc(BLCKSZ + VARHDRSZ);
 	char *scratch = shmuring__make_scratch();
-	struct shmuring_completion done;
 	int error;
 
 	SET_VARSIZE(page, BLCKSZ + VARHDRSZ);
 	request->lsn = Min(limit, block_lsn(rel, request->block, scratch));
-	error = shx_try_call(request, &done, VARDATA(page));
+	error = shx_try_call(request, done, VARDATA(page));
 	/* Files that are copied whole, those of a new database, have pages that are older than themselves. */
 	if (error == ENOENT || error == ENXIO) {
 		request->lsn = Min(limit, not_modified_since(noted_of(rel, request->block)));
-		error = shx_try_call(request, &done, VARDATA(page));
+		error = shx_try_call(request, done, VARDATA(page));
 	}
 	if (error != 0)
-		shx_raise_result(request, &done);
+		shx_raise_result(request, done);
 	return page;
 }
 
 /* shmuring_read_page(relation regclass, fork text, block bigint) returns bytea */
 Datum shmuring_read_page_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	RmgrId rmgr;
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1), &rmgr);
 	uint32 block = shx_block_of(PG_GETARG_INT64(2));
 	struct shmuring_request request;
+	struct shmuring_completion done;
+	bytea *page;
 
 	shmuring_prep_get_page(&request, rel, block, 1, 0);
-	PG_RETURN_BYTEA_P(read_page(&request, rel, PG_UINT64_MAX));
+	page = read_page(&request, &done, rel, PG_UINT64_MAX);
+	if (rel.fork == MAIN_FORKNUM)
+		shx_compare_answer(&request, rmgr, &done, VARDATA(page));
+	PG_RETURN_BYTEA_P(page);
 }
 
 /* shmuring_read_page(relation regclass, fork text, block bigint, lsn pg_lsn) returns bytea */
 Datum shmuring_read_page_at_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1), NULL);
 	uint32 block = shx_block_of(PG_GETARG_INT64(2));
 	XLogRecPtr at = PG_GETARG_LSN(3);
 	struct shmuring_request request;
+	struct shmuring_completion done;
 
 	shmuring_prep_get_page_at(&request, rel, block, 1, at, 0);
-	PG_RETURN_BYTEA_P(read_page(&request, rel, at));
+	PG_RETURN_BYTEA_P(read_page(&request, &done, rel, at));
 }
 
 /*
@@ -205,7 +214,7 @@ Datum shmuring_read_page_at_sql(PG_FUNCTION_ARGS)
  */
 Datum shmuring_prefetch_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1), NULL);
 	int64 first = shx_block_of(PG_GETARG_INT64(2));
 	int64 blocks = PG_GETARG_INT64(3);
 	int64 asked = 0;
@@ -242,7 +251,7 @@ Datum shmuring_prefetch_sql(PG_FUNCTION_ARGS)
 /* shmuring_rel_size(relation regclass, fork text) returns bigint: blocks. */
 Datum shmuring_rel_size_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1), NULL);
 	struct shmuring_request request;
 	struct shmuring_completion done;
 
@@ -254,7 +263,7 @@ Datum shmuring_rel_size_sql(PG_FUNCTION_ARGS)
 /* shmuring_last_written_lsn(relation regclass, fork text, block bigint) returns pg_lsn: what was noted of a block. */
 Datum shmuring_last_written_lsn_sql(PG_FUNCTION_ARGS)
 {
-	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+	struct shmuring_rel rel = shx_fork_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1), NULL);
 
 	PG_RETURN_LSN(noted_of(rel, shx_block_of(PG_GETARG_INT64(2))));
 }

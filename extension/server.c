@@ -283,6 +283,8 @@ static void startup(void)
 	shx_shared = ShmemInitStruct("shmuring", sizeof(struct shx_shared), &found);
 	if (!found) {
 		memset(shx_shared, 0, sizeof(struct shx_shared));
+		pg_atomic_init_u64(&shx_shared->compared, 0);
+		pg_atomic_init_u64(&shx_shared->differed, 0);
 		shx_shared->lock = &GetNamedLWLockTranche("shmuring")->lock;
 	}
 	LWLockRelease(AddinShmemInitLock);

@@ -21,11 +21,20 @@ char *shx_communicator_log;
 char *shx_page_service;
 char *shx_serve_options;
 int shx_timeout = 60000;
+int shx_compare_local = SHX_NONE;
 
 static const struct config_enum_entry homes[] = {
 	{ "beside", SHX_BESIDE, false },
 	{ "inside", SHX_INSIDE, false },
 	{ "external", SHX_EXTERNAL, false },
+	{ NULL, 0, false },
+};
+
+static const struct config_enum_entry compares[] = {
+	{ "none", SHX_NONE, false },
+	{ "prefetch", SHX_PREFETCH, false },
+	{ "lfc", SHX_LFC, false },
+	{ "all", SHX_ALL, false },
 	{ NULL, 0, false },
 };
 
@@ -60,6 +69,10 @@ static void define_session_settings(void)
 {
 	DefineCustomIntVariable("shmuring.timeout", "Longest wait for an answer of the communicator.", "0: no limit.",
 				&shx_timeout, 60000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomEnumVariable("shmuring.debug_compare_local", "Which pages are compared with this server's own.",
+				 "Those of the prefetch buffer, of the page cache too (lfc), or all.",
+				 &shx_compare_local, SHX_NONE, compares, PGC_SUSET, GUC_NOT_IN_SAMPLE, NULL, NULL,
+				 NULL);
 }
 
 /* Called once in each process that loads the library; in the postmaster with shared_preload_libraries. */

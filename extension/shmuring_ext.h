@@ -22,8 +22,11 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
+#include "access/rmgr.h"
 #include "fmgr.h"
+#include "port/atomics.h"
 #include "storage/lwlock.h"
+#include "utils/relcache.h"
 #include "utils/timestamp.h"
 
 #include <shmuring.h>
@@ -32,6 +35,8 @@
 
 /* Values of shmuring.communicator. */
 enum shx_home { SHX_BESIDE, SHX_INSIDE, SHX_EXTERNAL };
+/* Values of shmuring.debug_compare_local, each with what those before it have. */
+enum shx_compare { SHX_NONE, SHX_PREFETCH, SHX_LFC, SHX_ALL };
 
 extern char *shx_region_path;        /* shmuring.region */
 extern int shx_slots_per_backend;    /* shmuring.slots_per_backend */
@@ -42,6 +47,7 @@ extern char *shx_communicator_log;   /* shmuring.communicator_log */
 extern char *shx_page_service;       /* shmuring.page_service */
 extern char *shx_serve_options;      /* shmuring.serve_options */
 extern int shx_timeout;              /* shmuring.timeout, ms; 0: none */
+extern int shx_compare_local;        /* shmuring.debug_compare_local */
 
 /* ------------------------------------------------------------------------------------ server.c: the region */
 
@@ -51,6 +57,7 @@ struct shx_shared {
 	TimestampTz stats_reset; /* since when counters count */
 	uint64 owner_base[16];   /* what they were then */
 	uint64 role_base[32];
+	pg_atomic_uint64 compared, differed; /* of debug_compare_local */
 };
 
 /* NULL where the module was not loaded by the postmaster. */
@@ -112,8 +119,9 @@ void shx_call(const struct shmuring_request *request, struct shmuring_completion
 
 /* -------------------------------------------------------------------------------- pages.c: what the caller names */
 
-/* The relation fork that the caller names, if its bytes are the caller's to see; an error if not. */
-struct shmuring_rel shx_fork_of(Oid relid, text *fork_name);
+/* The relation fork that the caller names, if its bytes are the caller's to see; an error if not. Unless NULL, *rmgr
+ * becomes whose mask function its pages have. */
+struct shmuring_rel shx_fork_of(Oid relid, text *fork_name, RmgrId *rmgr);
 /* A block number that the caller gives; an error if it is none. */
 uint32 shx_block_of(int64 block);
 /* Reads a block as this server has it, shared buffers included, into memory of shmuring__make_scratch; returns what
@@ -123,6 +131,14 @@ uint32 shx_read_here(struct shmuring_rel rel, uint32 block, char *page);
 int64 shx_size_here(struct shmuring_rel rel);
 /* No page of this server has a later LSN, but one that is damaged. */
 XLogRecPtr shx_newest_here(void);
+
+/* -------------------------------------------------------------------------------- compare.c: pages against ours */
+
+/* Whose mask function a relation has. */
+RmgrId shx_rmgr_of(Relation rel);
+/* Compares the page that a read of a block of a main fork brought with the one here, if debug_compare_local says so. */
+void shx_compare_answer(const struct shmuring_request *request, RmgrId rmgr, const struct shmuring_completion *done,
+			const char *page);
 
 /* --------------------------------------------------------------------------------------- errors.c: ereport */
 

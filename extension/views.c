@@ -318,6 +318,8 @@ Datum shmuring_stat_sql(PG_FUNCTION_ARGS)
 		put(out, "backends", owner_names[i], owners[i] - shx_shared->owner_base[i]);
 	for (i = 0; i < lengthof(role_names); i++)
 		put(out, "communicator", role_names[i], role[i] - shx_shared->role_base[i]);
+	put(out, "debug_compare_local", "compared", pg_atomic_read_u64(&shx_shared->compared));
+	put(out, "debug_compare_local", "differed", pg_atomic_read_u64(&shx_shared->differed));
 	LWLockRelease(shx_shared->lock);
 	return (Datum)0;
 }
@@ -329,6 +331,8 @@ Datum shmuring_stat_reset_sql(PG_FUNCTION_ARGS)
 	LWLockAcquire(shx_shared->lock, LW_EXCLUSIVE);
 	sum_owners(shx_shared->owner_base);
 	role_counters(shx_shared->role_base);
+	pg_atomic_write_u64(&shx_shared->compared, 0);
+	pg_atomic_write_u64(&shx_shared->differed, 0);
 	shx_shared->stats_reset = GetCurrentTimestamp();
 	LWLockRelease(shx_shared->lock);
 	PG_RETURN_VOID();

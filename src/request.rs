@@ -406,9 +406,10 @@ impl RawRequest {
 pub struct Completion {
     /// 0, or a positive errno that says what went wrong.
     pub errno: u16,
-    /// How often the page service was asked; 1 when the first answer stood.
+    /// How often the page service was asked; 1 when the first answer stood, 0 when caches had every page.
     pub attempts: u16,
     /// Blocks, bytes or a truth value, by opcode; on an error of a vectored request the index of the block it is about.
+    /// Of pages that caches had, without an attempt: in the upper half how many lay in the prefetch buffer.
     pub value: u64,
     /// The LSN as of which the answer holds; 0 where none matters.
     pub lsn: Lsn,

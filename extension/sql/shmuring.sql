@@ -60,10 +60,15 @@ SET ROLE regress_shmuring_reader;
 SELECT length(shmuring_read_page('t', 'main', 0));
 SELECT * FROM shmuring_compare('t');
 SELECT count(*) FROM shmuring_slots;
+SELECT count(*) FROM shmuring_in_flight;
+SELECT count(*) FROM shmuring_shards;
+SET shmuring.debug_compare_local = 'all';
 SET ROLE regress_shmuring_monitor;
 SELECT shmuring_read_page('t', 'main', 0);
 SELECT * FROM shmuring_compare('t');
 SELECT count(*) FROM shmuring_slots WHERE state = 'invalid';
+SELECT count(*) FROM shmuring_in_flight;
+SELECT shard, watermark, ingested, lag, age, waiting FROM shmuring_shards;
 SELECT is_serving, pid > 0 AS has_pid FROM shmuring_communicator;
 SELECT part, count(*) FROM pg_stat_shmuring GROUP BY part ORDER BY part;
 SELECT shmuring_stat_reset();
@@ -85,6 +90,16 @@ SELECT shmuring_stat_reset();
 SELECT length(shmuring_read_page('t', 'main', 0));
 SELECT name, value FROM pg_stat_shmuring
 	WHERE part = 'backends' AND name IN ('submitted', 'failed', 'cancelled') ORDER BY name;
+
+SET shmuring.debug_compare_local = 'most';
+SET shmuring.debug_compare_local = 'all';
+SELECT length(shmuring_read_page('t', 'main', 0));
+SELECT length(shmuring_read_page('t', 'vm', 0));
+SELECT name, value FROM pg_stat_shmuring WHERE part = 'debug_compare_local' ORDER BY name;
+RESET shmuring.debug_compare_local;
+
+-- It is of the newest version.
+ALTER EXTENSION shmuring UPDATE;
 
 REVOKE EXECUTE ON FUNCTION shmuring_rel_size(regclass, text) FROM regress_shmuring_monitor;
 DROP ROLE regress_shmuring_reader, regress_shmuring_monitor;

@@ -39,15 +39,18 @@ processes() {
 }
 
 # Starts one's server anew with a communicator beside it that serves these pages.
-preload() { # CLUSTER PORT SERVICE
-    stop "$1"
+preload() { # CLUSTER PORT SERVICE [LINE...]
+    local name=$1 port=$2 service=$3
+    shift 3
+    stop "$name"
     {
         echo "shared_preload_libraries = 'shmuring'"
-        echo "shmuring.region = '$(region_of "$1")'"
-        echo "shmuring.page_service = '$3'"
-    } >>"$WORK/$1/postgresql.conf"
-    start "$1" "$2"
-    until_true is_served "$2"
+        echo "shmuring.region = '$(region_of "$name")'"
+        echo "shmuring.page_service = '$service'"
+        printf '%s\n' "$@"
+    } >>"$WORK/$name/postgresql.conf"
+    start "$name" "$port"
+    until_true is_served "$port"
 }
 
 # Prefetches blocks of a relation on the primary, and waits until they are there: the end of a session cancels what it has

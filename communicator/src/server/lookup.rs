@@ -22,6 +22,8 @@ pub(super) struct Looked {
     pub(super) wanted: u32,
     /// Pages that lie in the cache file.
     in_file: Vec<(u8, Place)>,
+    /// Of the found pages, those of the prefetch buffer.
+    prefetched: u32,
     /// Found pages that are to be compared, with the LSN each is valid to.
     compare: Vec<(u8, Lsn, &'static str)>,
 }
@@ -50,7 +52,15 @@ impl Hits {
 impl Looked {
     /// A claim of which nothing was looked for.
     pub(super) fn not(claim: OwnedClaim) -> Self {
-        Self { claim, found: Vec::new(), lsn: Lsn::MAX, wanted: u32::MAX, in_file: Vec::new(), compare: Vec::new() }
+        Self {
+            claim,
+            found: Vec::new(),
+            lsn: Lsn::MAX,
+            wanted: u32::MAX,
+            in_file: Vec::new(),
+            prefetched: 0,
+            compare: Vec::new(),
+        }
     }
 
     /// Looks for the pages of a read of the latest.
@@ -87,6 +97,7 @@ impl Looked {
             }
             Tier::Prefetched => {
                 hits.prefetched += 1;
+                self.prefetched += 1;
                 (mode >= Mode::Prefetch).then_some("prefetch buffer")
             }
         };
@@ -145,11 +156,11 @@ impl Looked {
         Ok(self)
     }
 
-    /// All of it was found.
+    /// All of it was found: the page service was not asked, and the value tells where the pages lay.
     pub(super) fn done(self, in_flight: &InFlight) -> Finished {
-        let value = self.found.len() as u64;
+        let value = self.found.len() as u64 | u64::from(self.prefetched) << 32;
         let lsn = if self.lsn == Lsn::MAX { 0 } else { self.lsn };
         let bytes = if self.found.is_empty() { Bytes::None } else { Bytes::Pages(self.found) };
-        Finished { claim: self.claim, end: End::Done { value, lsn, attempts: 1, bytes }, ticket: in_flight.enter() }
+        Finished { claim: self.claim, end: End::Done { value, lsn, attempts: 0, bytes }, ticket: in_flight.enter() }
     }
 }

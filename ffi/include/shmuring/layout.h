@@ -141,8 +141,8 @@ struct SHMURING_PACKED4_ shmuring_raw_request {
 /* The result bytes. */
 struct SHMURING_PACKED4_ shmuring_completion {
 	uint16_t error; /* 0, or a positive errno */
-	uint16_t attempts;
-	uint64_t value;
+	uint16_t attempts; /* how often the page service was asked; 0: caches had every page */
+	uint64_t value;    /* of pages that caches had: how many lay in the prefetch buffer << 32 | blocks */
 	uint64_t lsn;
 };
 
