@@ -10,7 +10,7 @@ use shmuring::request::Completion;
 use shmuring::sync::AtomicU32;
 
 use crate::api::{cancel, ApiRequest, ApiWait};
-use crate::backend::{guarded, ApiBackend};
+use crate::backend::{guarded, open, ApiBackend};
 use crate::fault::{code, number, Fault};
 use crate::fill::{refs_of, request_of, slot_ref};
 
@@ -52,9 +52,21 @@ pub unsafe extern "C" fn shmuring_wait_free(b: *mut ApiBackend, wait: *const Api
 #[no_mangle]
 pub unsafe extern "C" fn shmuring_wait(b: *mut ApiBackend, reference: i64, wait: *const ApiWait) -> c_int {
     // SAFETY: the caller's promise.
+    let backend = unsafe { wait_of(wait).and_then(|_| open(b)) };
+    if backend.is_ok_and(|backend| backend.try_wait(slot_ref(reference))) {
+        return 0;
+    }
+    wait_rest(b, reference, wait)
+}
+
+/// The rest of it, and what is wrong.
+#[cold]
+#[inline(never)]
+extern "C" fn wait_rest(b: *mut ApiBackend, reference: i64, wait: *const ApiWait) -> c_int {
+    // SAFETY: the promise of the caller's caller.
     let answer = unsafe {
         guarded(b, |backend| {
-            backend.wait(slot_ref(reference), &wait_of(wait)?)?;
+            backend.wait_rest(slot_ref(reference), &wait_of(wait)?)?;
             Ok(0)
         })
     };

@@ -63,22 +63,29 @@ impl<'r> Backend<'r> {
     /// is after an error: wait again, or cancel.
     #[inline]
     pub fn wait(&mut self, request: SlotRef, wait: &Wait<'_>) -> Result<()> {
-        let (slot, _) = self.own(request.slot)?;
-        if judge(owner::look(slot), request)? {
+        if self.try_wait(request) {
             return Ok(());
         }
-        let polled = self.spin.poll(|| match judge(owner::look(slot), request) {
-            Ok(false) => None,
-            other => Some(other.map(|_| ())),
-        });
-        match polled {
-            Some(result) => result,
-            None => self.sleep(slot, request, wait),
-        }
+        self.wait_rest(request, wait)
     }
 
+    /// Looks for as long as that is cheaper than sleep, and says whether the request is complete: the short way of
+    /// [`Backend::wait`]. If not, [`Backend::wait_rest`] decides.
+    #[inline(always)]
+    pub fn try_wait(&mut self, request: SlotRef) -> bool {
+        let Ok((slot, _)) = self.own(request.slot) else { return false };
+        let look = || match judge(owner::look(slot), request) {
+            Ok(false) => None,
+            Ok(true) => Some(true),
+            Err(_) => Some(false),
+        };
+        look().or_else(|| self.spin.poll(look)) == Some(true)
+    }
+
+    /// What [`Backend::wait`] does when looking was in vain: it sleeps, or says what is wrong.
     #[cold]
-    fn sleep(&mut self, slot: &Slot, request: SlotRef, wait: &Wait<'_>) -> Result<()> {
+    pub fn wait_rest(&mut self, request: SlotRef, wait: &Wait<'_>) -> Result<()> {
+        let (slot, _) = self.own(request.slot)?;
         self.check_process()?;
         let mut now = clock::now();
         loop {

@@ -1,5 +1,6 @@
 /*
- * Description: round trips of one-block reads, one at a time, from C: `client REGION ROUNDS`; prints ns for each.
+ * Description: round trips of one-block reads, one at a time, from C: `client REGION ROUNDS [steps]`; prints ns
+ * for each. With `steps` a slot is found, filled and submitted by a call each.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -18,7 +19,20 @@
 		} \
 	} while (0)
 
-static void round_trips(struct shmuring_backend *b, long rounds)
+static shmuring_ref started(struct shmuring_backend *b, struct shmuring_rel rel, uint32_t block, int steps)
+{
+	int slot;
+	shmuring_ref ref;
+
+	if (!steps)
+		return shmuring_start_get_page(b, rel, block, 1);
+	slot = shmuring_free_slot(b);
+	ref = shmuring_fill_get_page(b, (uint32_t)slot, rel, block, 1);
+	DEMAND(ref >= 0 && shmuring_submit(b, ref) == 0);
+	return ref;
+}
+
+static void round_trips(struct shmuring_backend *b, long rounds, int steps)
 {
 	struct shmuring_rel rel = shmuring_rel_of(1663, 5, 16384, 0);
 	struct shmuring_wait wait = {UINT64_MAX, NULL, 0};
@@ -26,10 +40,8 @@ static void round_trips(struct shmuring_backend *b, long rounds)
 	long i;
 
 	for (i = 0; i < rounds; i++) {
-		int slot = shmuring_free_slot(b);
-		shmuring_ref ref = shmuring_fill_get_page(b, (uint32_t)slot, rel, (uint32_t)i, 1);
+		shmuring_ref ref = started(b, rel, (uint32_t)i, steps);
 
-		DEMAND(ref >= 0 && shmuring_submit(b, ref) == 0);
 		DEMAND(shmuring_wait(b, ref, &wait) == 0);
 		DEMAND(shmuring_finish(b, ref, &done) == 0 && done.value == 1);
 	}
@@ -43,7 +55,7 @@ int main(int argc, char **argv)
 	cpu_set_t cpus;
 	long rounds;
 
-	if (argc != 3)
+	if (argc < 3)
 		return 2;
 	CPU_ZERO(&cpus);
 	CPU_SET(0, &cpus);
@@ -51,9 +63,9 @@ int main(int argc, char **argv)
 	DEMAND(shmuring_region_attach(argv[1], &region, NULL) == 0);
 	DEMAND(shmuring_backend_attach(region, 0, 8, &b, NULL) >= 0);
 	rounds = strtol(argv[2], NULL, 10);
-	round_trips(b, rounds / 10);
+	round_trips(b, rounds / 10, argc > 3);
 	begin = shmuring_deadline_ms(0);
-	round_trips(b, rounds);
+	round_trips(b, rounds, argc > 3);
 	printf("%f\n", (double)(shmuring_deadline_ms(0) - begin) / (double)rounds);
 	DEMAND(shmuring_backend_free(b) == 0 && shmuring_region_detach(region) == 0);
 	return 0;

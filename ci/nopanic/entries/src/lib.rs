@@ -67,6 +67,8 @@ entries! {
         = b.submit_many(core::slice::from_raw_parts(r, n));
     entry_poll(b: &Handle, r: SlotRef) -> Result<bool> = b.poll(r);
     entry_wait(b: &mut Handle, r: SlotRef, w: &Wait<'_>) -> Result<()> = b.wait(r, w);
+    entry_try_wait(b: &mut Handle, r: SlotRef) -> bool = b.try_wait(r);
+    entry_wait_rest(b: &mut Handle, r: SlotRef, w: &Wait<'_>) -> Result<()> = b.wait_rest(r, w);
     entry_wait_any(b: &mut Handle, r: *const SlotRef, n: usize, w: &Wait<'_>) -> Result<usize>
         = b.wait_any(core::slice::from_raw_parts(r, n), w);
     entry_result(b: &Handle, r: SlotRef) -> Result<Completion> = b.result(r);
