@@ -31,17 +31,6 @@ number() { # NAME
 file_of() { # RELATION [FORK]
     echo "$WORK/standby/$(ask 5001 "SELECT pg_relation_filepath('$1')")${2:+_$2}"
 }
-get() { # FILE BLOCK
-    dd if="$1" bs=8192 skip="$2" count=1 status=none
-}
-put() { # FILE BLOCK: a block from stdin
-    dd of="$1" bs=8192 seek="$2" count=1 conv=notrunc status=none
-}
-flip() { # FILE OFFSET
-    local byte
-    byte=$(dd if="$1" bs=1 skip="$2" count=1 status=none | od -An -tu1)
-    printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
-}
 
 make_pair <<'SQL'
 CREATE TABLE things (id serial PRIMARY KEY, words text[], spot point, name text, long text);

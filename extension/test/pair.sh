@@ -71,3 +71,16 @@ delay() { # MS
     ask 5002 'SELECT pg_reload_conf()' >/dev/null
     until_true is_true 5002 "SELECT setting = '$1' FROM pg_settings WHERE name = 'recovery_min_apply_delay'"
 }
+
+# Blocks of the files of a relation, for damage.
+get() { # FILE BLOCK
+    dd if="$1" bs=8192 skip="$2" count=1 status=none
+}
+put() { # FILE BLOCK: a block from stdin
+    dd of="$1" bs=8192 seek="$2" count=1 conv=notrunc status=none
+}
+flip() { # FILE OFFSET
+    local byte
+    byte=$(dd if="$1" bs=1 skip="$2" count=1 status=none | od -An -tu1)
+    printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}

@@ -14,17 +14,6 @@ finds() { # PORT WANTED ARGUMENTS
 file_of() { # CLUSTER RELATION [FORK]
     echo "$WORK/$1/$(ask 5001 "SELECT pg_relation_filepath('$2')")${3:+_$3}"
 }
-get() { # FILE BLOCK
-    dd if="$1" bs=8192 skip="$2" count=1 status=none
-}
-put() { # FILE BLOCK: a block from stdin
-    dd of="$1" bs=8192 seek="$2" count=1 conv=notrunc status=none
-}
-flip() { # FILE OFFSET
-    local byte
-    byte=$(dd if="$1" bs=1 skip="$2" count=1 status=none | od -An -tu1)
-    printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
-}
 
 make_pair <<'SQL'
 CREATE TABLE t AS SELECT i, repeat('x', 500) AS text FROM generate_series(1, 2000) i;
