@@ -118,6 +118,42 @@ none "files of communicator/proto that ci/proto.sh has not made anew" < <(
     comm -3 <(ls ./*.proto ./*.rs) <(awk '{ print $2 }' checksums | sort)
 )
 
+# 8. The tests that the documents name exist, in the file that they are named with. A name of five words is a test's.
+mapfile -t documents < <(printf '%s\n' "${tracked[@]}" | grep -E '^(README|CONTRIBUTING|docs/.*)\.md$')
+mapfile -t rust < <(printf '%s\n' "${tracked[@]}" | grep '\.rs$')
+words=$(cat "${documents[@]}" | tr -s '\n ' ' ')
+functions=$(grep -HoE '\bfn [a-z0-9_]+' "${rust[@]}")
+none "tests that documents name and that are none" < <(
+    comm -23 <(grep -oE '\b[a-z0-9]+(_[a-z0-9]+){4,}\b' <<<"$words" | sort -u) <(sed 's/.*:fn //' <<<"$functions" | sort -u)
+)
+none "functions that documents name in another file" < <(
+    grep -oE '[a-z0-9_/-]+\.rs`?:? `?[a-z0-9]+(_[a-z0-9]+)+\b' <<<"$words" | tr -d '`:' | sort -u |
+        while read -r file function; do
+            grep -qE "(^|/)${file#/}:fn $function\$" <<<"$functions" || echo "${file#/}: $function"
+        done
+)
+
+# 9. The table of recovery and the kills at every instruction are about the same cases. "... x" is each that ends so.
+none "cases of tests/single_step that the tables of docs/recovery.md lack, or have and that are none" < <(
+    awk '
+        function fits(name, quoted) {
+            if (quoted ~ /^\.\.\. /) return substr(" " name, length(name) - length(quoted) + 5) == substr(quoted, 4)
+            if (quoted ~ / \.\.\.$/) return index(name, substr(quoted, 1, length(quoted) - 4)) == 1
+            return name == quoted
+        }
+        FNR == NR { if (match($0, /name: "[^"]+"/)) missing[substr($0, RSTART + 7, RLENGTH - 8)] = 1; next }
+        /^\|/ {
+            n = split($0, part, "\"")
+            for (i = 2; i < n; i += 2) {
+                found = 0
+                for (name in missing) if (fits(name, part[i])) { found = 1; missing[name] = 0 }
+                if (!found) print part[i]
+            }
+        }
+        END { for (name in missing) if (missing[name]) print name }
+    ' <(cat tests/single_step/*.rs) docs/recovery.md | sort -u
+)
+
 if [ "$broken" -ne 0 ]; then
     echo "error: rules of the source are broken, see above" >&2
     exit 1
