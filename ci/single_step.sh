@@ -4,5 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
 # Optimised: a debug build has some ten times the instructions. The figures are printed by tests that pass, too.
-cargo test --profile checked --test single_step -- --nocapture "$@"
+cargo test --profile checked --test single_step -- --nocapture "$@" | tee "$scratch/out"
+# Of communicators in C, through the C interface.
+ci/checked.sh --test single_step_in_c -- --nocapture "$@" | tee -a "$scratch/out"
+awk '/ instructions, .* kills \(/ { i += $2; k += $4 } END { printf "%d instructions stepped, %d kills in all\n", i, k }' "$scratch/out"

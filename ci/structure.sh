@@ -134,7 +134,7 @@ none "functions that documents name in another file" < <(
 )
 
 # 9. The table of recovery and the kills at every instruction are about the same cases. "... x" is each that ends so.
-none "cases of tests/single_step that the tables of docs/recovery.md lack, or have and that are none" < <(
+none "cases of the single_step tests that the tables of docs/recovery.md lack, or have and that are none" < <(
     awk '
         function fits(name, quoted) {
             if (quoted ~ /^\.\.\. /) return substr(" " name, length(name) - length(quoted) + 5) == substr(quoted, 4)
@@ -151,7 +151,7 @@ none "cases of tests/single_step that the tables of docs/recovery.md lack, or ha
             }
         }
         END { for (name in missing) if (missing[name]) print name }
-    ' <(cat tests/single_step/*.rs) docs/recovery.md | sort -u
+    ' <(cat tests/single_step/*.rs ffi/tests/single_step.rs) docs/recovery.md | sort -u
 )
 
 if [ "$broken" -ne 0 ]; then

@@ -11,6 +11,8 @@ use crate::support::process::{Board, Site, BLOCK, OWN, POOL, REL};
 /// How often a request for that number was applied, if it is a mutation.
 const APPLIED: usize = OWN + 100;
 const APPLIED_WORDS: u32 = 512;
+/// What [`Kind::Fail`] ends with.
+pub const FAILURE: i32 = libc::ENOSPC;
 
 /// What a request asks for. Each has a number, its block, from which its answer follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,12 @@ pub enum Kind {
     Write,
     /// A write from that block of the registered pool.
     WritePool(u32),
+    /// A mutation that tells how large the fork is.
+    #[allow(dead_code)] // Asked for where sizes are kept: ffi/tests/single_step.rs.
+    Resize,
+    /// One that fails when it has done something.
+    #[allow(dead_code)]
+    Fail,
 }
 
 impl Kind {
@@ -35,6 +43,8 @@ impl Kind {
             Self::Read | Self::ReadTwo | Self::ReadPool(_) => Opcode::GetPage,
             Self::Truncate => Opcode::Truncate,
             Self::Write | Self::WritePool(_) => Opcode::WritePage,
+            Self::Resize => Opcode::UpdateRelSize,
+            Self::Fail => Opcode::ZeroExtend,
         }
     }
 
@@ -47,7 +57,8 @@ impl Kind {
         Completion::ok(match self {
             Self::Read | Self::ReadPool(_) => 1,
             Self::ReadTwo => 2,
-            Self::Truncate | Self::Write | Self::WritePool(_) => u64::from(number),
+            Self::Truncate | Self::Write | Self::WritePool(_) | Self::Resize => u64::from(number),
+            Self::Fail => return Completion { errno: FAILURE as u16, attempts: 1, ..Completion::ok(0) },
         })
     }
 }
@@ -66,11 +77,8 @@ pub fn with_request<T>(kind: Kind, number: u32, f: impl FnOnce(&Request<'_>) -> 
         Kind::Read => f(&Request::get_page(REL, number, 1, 0)),
         Kind::ReadTwo => f(&Request::get_page(REL, number, 2, 0)),
         Kind::ReadPool(index) => f(&Request::get_page(REL, number, 1, 0).with_buffers(Buffers::Pool(POOL, &[index]))),
-        Kind::Truncate => {
-            let mut r = Request::new(Opcode::Truncate, REL);
-            r.block = number;
-            f(&r)
-        }
+        Kind::Truncate | Kind::Resize => f(&Request { block: number, ..Request::new(kind.opcode(), REL) }),
+        Kind::Fail => f(&Request { block: number, arg: 1, ..Request::new(Opcode::ZeroExtend, REL) }),
         Kind::Write => f(&Request::write_page(REL, number, 1, 0, &page(number))),
         Kind::WritePool(index) => {
             f(&Request::write_page(REL, number, 1, 0, &[]).with_buffers(Buffers::Pool(POOL, &[index])))
@@ -107,6 +115,10 @@ pub fn answer(board: Board, mut claim: Claim<'_>) {
     }
     if op.is_mutation() {
         board.add(applied(block));
+    }
+    if op == Kind::Fail.opcode() {
+        let _ = claim.fail(FAILURE, 0, 1);
+        return;
     }
     let _ = claim.complete(Completion::ok(value));
 }
