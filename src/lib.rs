@@ -25,7 +25,7 @@
 //! | [`stats`] | counters and histograms in the region | both |
 //! | [`parts`] | references to the parts of a region: what protocol code takes, so that model checks run it | both |
 //! | [`clock`] | CLOCK_MONOTONIC in nanoseconds | both |
-//! | `memory` | private memory of a handle, or an error | backend, at attach |
+//! | [`memory`] | private memory of a handle, or an error | backend, at attach; communicator |
 //! | [`fork`] | tells a forked child from its parent without a system call | both |
 //! | [`error`] | every way in which a call can fail, and its errno | both |
 //! | [`sync`] | the only file that names std, loom or shuttle atomics | both |
@@ -53,7 +53,7 @@ pub mod handshake;
 pub mod layout;
 pub mod liveness;
 pub mod lsn;
-mod memory;
+pub mod memory;
 pub mod parts;
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
 pub mod region;

@@ -1,4 +1,4 @@
-//! Private memory of a handle: from the system, or what the embedder gave. Where there is none left, a backend gets an
+//! Private memory of a handle: from the system, or what the embedder gave. Where there is none left, the caller gets an
 //! error, and neither a panic nor an abort.
 #![allow(unsafe_code)]
 
@@ -7,6 +7,45 @@ use core::ptr::NonNull;
 use std::alloc::{alloc, dealloc, Layout};
 
 use crate::error::{Error, Result};
+
+/// Room for one thing that is made later: what could fail for want of memory is behind whoever has it.
+#[derive(Debug)]
+pub struct Room<T>(NonNull<T>);
+
+impl<T> Room<T> {
+    /// Room from the system; ENOMEM where there is none.
+    pub fn new() -> Result<Self> {
+        let layout = Layout::new::<T>();
+        if layout.size() == 0 {
+            return Ok(Self(NonNull::dangling()));
+        }
+        // SAFETY: the layout is not of size 0.
+        let at = unsafe { alloc(layout) }.cast();
+        NonNull::new(at).map(Self).ok_or(Error::Os(libc::ENOMEM))
+    }
+
+    /// Puts the thing there.
+    #[must_use]
+    pub fn put(self, thing: T) -> Box<T> {
+        let at = self.0.as_ptr();
+        core::mem::forget(self);
+        // SAFETY: room for a T, aligned, and ours alone; the allocator is that of boxes.
+        unsafe {
+            at.write(thing);
+            Box::from_raw(at)
+        }
+    }
+}
+
+impl<T> Drop for Room<T> {
+    fn drop(&mut self) {
+        let layout = Layout::new::<T>();
+        if layout.size() > 0 {
+            // SAFETY: allocated by `new` with this layout, and nothing was put there.
+            unsafe { dealloc(self.0.as_ptr().cast(), layout) };
+        }
+    }
+}
 
 /// Where arrays come from.
 #[derive(Debug)]

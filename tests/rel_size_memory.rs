@@ -1,47 +1,17 @@
 //! The writer of relation sizes where memory ends: it forgets, and never answers what it cannot know (R2).
 #![cfg(not(any(feature = "loom", feature = "shuttle")))]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/scarce.rs"]
+mod scarce;
 
+use scarce::{without, Scarce};
 use shmuring::communicator::Communicator;
 use shmuring::lsn::rel_size::Outcome;
 use shmuring::region::{Options, Region};
 use shmuring::request::RelTag;
 
-/// The system's memory, until this thread is told that there is none.
-struct Scarce;
-
-thread_local! {
-    static NONE_LEFT: Cell<bool> = const { Cell::new(false) };
-}
-
-// SAFETY: the system's allocator, but for null, which says that there is no memory.
-unsafe impl GlobalAlloc for Scarce {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if NONE_LEFT.get() {
-            return core::ptr::null_mut();
-        }
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
 static MEMORY: Scarce = Scarce;
-
-/// Runs `f` without memory.
-fn without<T>(f: impl FnOnce() -> T) -> T {
-    NONE_LEFT.set(true);
-    let value = f();
-    NONE_LEFT.set(false);
-    value
-}
 
 fn numbered(rel_number: u32) -> RelTag {
     RelTag { spc_oid: 1663, db_oid: 5, rel_number, fork: 0 }

@@ -7,12 +7,12 @@ use core::ptr::NonNull;
 use shmuring::backend::{Backend, Given, Memory};
 use shmuring::error::{self, Error};
 use shmuring::layout::Slot;
+use shmuring::memory::Room;
 use shmuring::region::Region;
 
 use crate::api::{ApiError, ApiLeftover, ApiWait};
 use crate::fault::{code, number, told, Answer, Fault};
 use crate::guard::guard;
-use crate::memory::boxed;
 use crate::region::ApiRegion;
 use crate::thread;
 use crate::wait::wait_of;
@@ -110,27 +110,58 @@ pub(crate) unsafe fn guarded(b: *mut ApiBackend, f: impl FnOnce(&mut Backend<'st
     })
 }
 
-/// Makes a handle of what `attach` gives, and `put` puts somewhere: the number of usable slots.
+/// Where a handle will lie.
+enum Place {
+    /// In a box.
+    Room(Room<ApiBackend>),
+    /// In memory of the embedder, which is as it has to be if it can be attached to.
+    Given(*mut ApiBackend),
+}
+
+impl Place {
+    /// # Safety
+    /// In memory that was given there is room for it.
+    unsafe fn put(self, handle: ApiBackend) -> *mut ApiBackend {
+        match self {
+            Self::Room(room) => Box::into_raw(room.put(handle)),
+            Self::Given(at) => {
+                // SAFETY: the caller's promise.
+                unsafe { at.write(ApiBackend { is_given: true, ..handle }) };
+                at
+            }
+        }
+    }
+}
+
+/// Makes a handle of what `attach` gives: the number of usable slots. It will lie in memory `given`, or if that is none
+/// in a box.
 ///
 /// # Safety
-/// `region` is null or a handle that was not detached; `out` and `err` are null or may be written.
+/// `region` is null or a handle that was not detached; `out` and `err` are null or may be written; if `attach` succeeds,
+/// there is room in what was given.
 unsafe fn hand_out(
     region: *mut ApiRegion,
     out: *mut *mut ApiBackend,
     err: *mut ApiError,
+    given: Option<*mut ApiBackend>,
     attach: impl FnOnce(&'static Region) -> error::Result<Backend<'static>>,
-    put: impl FnOnce(ApiBackend) -> Result<*mut ApiBackend, Fault>,
 ) -> c_int {
     let make = || {
         let out = NonNull::new(out).ok_or(Fault::Null)?;
+        // First, so that an error leaves no slots held.
+        let place = match given {
+            Some(at) => Place::Given(at),
+            None => Place::Room(Room::new()?),
+        };
         // SAFETY: the caller's promise.
         let borrowed = unsafe { ApiRegion::borrow(region) }?;
-        let made = attach(borrowed).map_err(Fault::from).and_then(|backend| {
+        let made = attach(borrowed).map(|backend| {
             let (first, count, usable) = (backend.first(), backend.count(), backend.usable());
             let head = ApiHead { limit: backend.limit(), slots: backend.slots().as_ptr(), first, count };
             let (thread, backend) = (thread::current(), ManuallyDrop::new(backend));
-            let handle = put(ApiBackend { head, thread, state: State::Open, is_given: false, region, backend })?;
-            Ok((handle, usable))
+            let handle = ApiBackend { head, thread, state: State::Open, is_given: false, region, backend };
+            // SAFETY: the caller's promise.
+            (unsafe { place.put(handle) }, usable)
         });
         match made {
             Ok((handle, usable)) => {
@@ -138,10 +169,10 @@ unsafe fn hand_out(
                 unsafe { out.write(handle) };
                 Ok(number(usable))
             }
-            Err(fault) => {
+            Err(e) => {
                 // SAFETY: borrowed above, and nothing was made that borrows from it.
                 unsafe { ApiRegion::put_back(region) };
-                Err(fault)
+                Err(e.into())
             }
         }
     };
@@ -162,7 +193,7 @@ pub unsafe extern "C" fn shmuring_backend_attach(
     err: *mut ApiError,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { hand_out(region, out, err, |region| Backend::attach(region, first, count), boxed) }
+    unsafe { hand_out(region, out, err, None, |region| Backend::attach(region, first, count)) }
 }
 
 /// Attaches to slots that nobody holds.
@@ -177,7 +208,7 @@ pub unsafe extern "C" fn shmuring_backend_attach_any(
     err: *mut ApiError,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { hand_out(region, out, err, |region| Backend::attach_any(region, count), boxed) }
+    unsafe { hand_out(region, out, err, None, |region| Backend::attach_any(region, count)) }
 }
 
 /// Bytes that a backend of so many slots takes of memory of the caller, into `*bytes`.
@@ -213,7 +244,6 @@ pub unsafe extern "C" fn shmuring_backend_attach_in(
     out: *mut *mut ApiBackend,
     err: *mut ApiError,
 ) -> c_int {
-    let at = memory.cast::<ApiBackend>();
     let attach = |region: &'static Region| {
         let rest = len
             .checked_sub(OWN)
@@ -223,13 +253,8 @@ pub unsafe extern "C" fn shmuring_backend_attach_in(
         let given = unsafe { Given::new(memory.cast::<u8>().add(OWN), rest) };
         Backend::attach_in(region, first, count, Memory::Given(given))
     };
-    let put = |handle| {
-        // SAFETY: not null, aligned and long enough, or nothing would be attached; the caller's promise.
-        unsafe { at.write(ApiBackend { is_given: true, ..handle }) };
-        Ok(at)
-    };
-    // SAFETY: the caller's promise.
-    unsafe { hand_out(region, out, err, attach, put) }
+    // SAFETY: not null, aligned and long enough, or nothing would be attached; the caller's promise.
+    unsafe { hand_out(region, out, err, Some(memory.cast()), attach) }
 }
 
 /// Whether the arrays of so many slots fit into `bytes`. Ranges that no region has are told elsewhere.
@@ -305,7 +330,7 @@ pub unsafe extern "C" fn shmuring_backend_free(b: *mut ApiBackend) -> c_int {
             unsafe { ManuallyDrop::drop(&mut this.backend) };
         }
         if !is_given {
-            // SAFETY: a box that `boxed` made; nobody uses it any more.
+            // SAFETY: a box that `Place::put` made; nobody uses it any more.
             drop(unsafe { Box::from_raw(b) });
         }
         // SAFETY: the backend is gone, which alone borrowed from it.

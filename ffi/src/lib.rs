@@ -5,7 +5,7 @@
 //! `fill` from a free slot to the result, `rest` what is rare in that; `wait`; `tables` what the region tells without a
 //! request; `inline` what the header compiles into its callers; `host` the communicator's side. Below them: `api` the
 //! structures of calls; `abi` the layout that the headers repeat; `fault` why a call was refused; `strerror`; `guard`
-//! where panics are caught; `memory`; `thread`.
+//! where panics are caught; `thread`.
 //!
 //! Runs in backends and in whatever else links the C library: no function here unwinds into C, and none allocates
 //! unless the header says so.
@@ -21,7 +21,6 @@ mod guard;
 pub mod host;
 pub mod info;
 pub mod inline;
-mod memory;
 pub mod region;
 mod rest;
 pub mod server;

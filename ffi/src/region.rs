@@ -10,12 +10,12 @@ use std::path::Path;
 
 use shmuring::error::Error;
 use shmuring::layout::{OwnerStats, RoleStats, FEATURES};
+use shmuring::memory::Room;
 use shmuring::region::{Options, Region, DEFAULT_REL_SIZES, DEFAULT_WRITTEN_BUCKETS};
 
 use crate::api::{ApiError, ApiInfo, ApiOptions, NONE};
 use crate::fault::{code, told, Fault};
 use crate::guard::guard;
-use crate::memory::boxed;
 
 /// What a `struct shmuring_region` is.
 #[derive(Debug)]
@@ -109,10 +109,12 @@ unsafe fn hand_out(
 ) -> c_int {
     let answer = guard(Err(Fault::Bug), || {
         let out = NonNull::new(out).ok_or(Fault::Null)?;
+        // First, so that an error leaves no region made.
+        let room = Room::new()?;
         let (region, code) = make()?;
-        let handle = boxed(ApiRegion { region, users: AtomicU32::new(0) })?;
+        let handle = room.put(ApiRegion { region, users: AtomicU32::new(0) });
         // SAFETY: not null, and the caller's promise.
-        unsafe { out.write(handle) };
+        unsafe { out.write(Box::into_raw(handle)) };
         Ok(code)
     });
     // SAFETY: the caller's promise.

@@ -4,12 +4,12 @@ use core::ffi::c_int;
 use core::ptr::NonNull;
 
 use shmuring::communicator::{Leftovers, ServerLife};
+use shmuring::memory::Room;
 use shmuring::region::Region;
 
 use crate::api::{ApiError, ApiLeftover, ApiWait};
 use crate::fault::{code, number, told, Answer, Fault};
 use crate::guard::guard;
-use crate::memory::boxed;
 use crate::region::ApiRegion;
 use crate::thread;
 use crate::wait::wait_of;
@@ -55,24 +55,26 @@ pub unsafe extern "C" fn shmuring_server_begin(
 ) -> c_int {
     let make = || {
         let out = NonNull::new(out).ok_or(Fault::Null)?;
+        // First, so that an error begins no life.
+        let room = Room::new()?;
         // SAFETY: the caller's promise.
         let borrowed = unsafe { ApiRegion::borrow(region) }?;
-        let made = ServerLife::begin(borrowed, system_identifier).map_err(Fault::from).and_then(|life| {
+        let made = ServerLife::begin(borrowed, system_identifier).map(|life| {
             let n = life.life() & c_int::MAX.unsigned_abs();
             let thread = thread::current();
             let server = ApiServer { life, leftovers: None, borrowed, region, thread, is_broken: false };
-            Ok((boxed(server)?, number(n.max(1))))
+            (room.put(server), number(n.max(1)))
         });
         match made {
             Ok((handle, n)) => {
                 // SAFETY: not null, and the caller's promise.
-                unsafe { out.write(handle) };
+                unsafe { out.write(Box::into_raw(handle)) };
                 Ok(n)
             }
-            Err(fault) => {
+            Err(e) => {
                 // SAFETY: borrowed above, and nothing was made that borrows from it.
                 unsafe { ApiRegion::put_back(region) };
-                Err(fault)
+                Err(e.into())
             }
         }
     };

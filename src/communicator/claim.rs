@@ -5,6 +5,7 @@ use crate::buffers::{Pool, BOUNCE};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::layout::{Control, Shared, Slot};
+use crate::memory::Room;
 use crate::parts::Parts;
 use crate::request::{flags, Class, Completion, Job, Opcode, Words};
 use crate::slot::{communicator, Moved, State, Word};
@@ -216,8 +217,13 @@ fn read_rare(parts: &Parts<'_>, slot: &Slot, number: u32, again: bool) -> core::
     // SAFETY: claimed, so the request bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
     let words = unsafe { slot.load_request() };
     let opcode = words.validate().map_err(Refused::because)?;
-    // SAFETY: claimed, so the bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
-    let vector = words.needs_vector().then(|| Box::new(unsafe { copy_once(&slot.vector) }));
+    let vector = if words.needs_vector() {
+        let room = Room::new().map_err(Refused::because)?;
+        // SAFETY: claimed, so the bytes are ours to read, immutable (R10), and visible by SL_1 or the role lock.
+        Some(room.put(unsafe { copy_once(&slot.vector) }))
+    } else {
+        None
+    };
     check_life(parts, slot, again)?;
     if opcode.has_buffers() {
         let from = usable(parts, slot, number, words.pool())?;

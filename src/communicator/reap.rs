@@ -67,7 +67,12 @@ impl<'r> Communicator<'r> {
     #[cold]
     fn take_pending(&mut self) {
         let hinted = &mut self.hinted;
-        self.consumer.take_pending(self.parts, |number| hinted.push(number));
+        self.consumer.take_pending(self.parts, |number| {
+            // One that there is no memory for is the audit's.
+            if hinted.try_reserve(1).is_ok() {
+                hinted.push(number);
+            }
+        });
     }
 
     fn count(&mut self, claimed: u64, stale: u64) {
@@ -193,10 +198,20 @@ impl<'r> Communicator<'r> {
                 each(claim);
             }
         }
+        self.suspect();
+        n
+    }
+
+    /// Notes what the next audit looks at: as much as there is memory for.
+    fn suspect(&mut self) {
         let hinted = |word: &Word| matches!(word.state(), Some(State::Submitted | State::Withdrawn));
         let words = (0u32..).zip(self.parts.slots).map(|(number, slot)| (number, communicator::look(slot)));
-        self.suspects = words.filter(|(_, word)| hinted(word)).collect();
-        n
+        for suspect in words.filter(|(_, word)| hinted(word)) {
+            if self.suspects.try_reserve(1).is_err() {
+                break;
+            }
+            self.suspects.push(suspect);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::claim::{self, Claim};
 use crate::clock;
+use crate::error::{Error, Result};
 use crate::futex;
 use crate::layout::Slot;
 use crate::liveness::{Liveness, LockFile};
@@ -46,20 +47,46 @@ pub struct Inheritance<'r> {
 }
 
 #[cfg(not(any(feature = "loom", feature = "shuttle")))]
+impl<'r> Inheritance<'r> {
+    /// Room for whatever is claimed. The caller holds the role, so that nobody claims more.
+    fn with_room(parts: &Parts<'r>) -> Result<Self> {
+        let is_claimed =
+            |slot: &&Slot| matches!(communicator::look(slot).state(), Some(State::Processing | State::Copying));
+        let n = parts.slots.iter().filter(is_claimed).count();
+        let mut new = Self::default();
+        let none = |_| Error::Os(libc::ENOMEM);
+        new.mutations.try_reserve_exact(n).map_err(none)?;
+        new.reads.try_reserve_exact(n).map_err(none)?;
+        Ok(new)
+    }
+}
+
+impl<'r> Inheritance<'r> {
+    /// Takes a claim in. For one that hostile bytes made later there may be no room: it fails.
+    fn push(&mut self, claim: Claim<'r>) {
+        let list = if claim.job().opcode.is_mutation() { &mut self.mutations } else { &mut self.reads };
+        if list.try_reserve(1).is_ok() {
+            list.push(claim);
+        } else {
+            let _ = claim.fail(libc::ENOMEM, 0, 1);
+        }
+    }
+}
+
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
 impl<'r> Communicator<'r> {
     /// Takes the role of `region`, whose parts are `parts` (they must outlive every claim). `RoleHeld` while a living
-    /// communicator holds it. Does not block.
-    pub fn take_role(
-        region: &'r crate::region::Region,
-        parts: &'r Parts<'r>,
-    ) -> crate::error::Result<(Self, Inheritance<'r>)> {
+    /// communicator holds it; ENOMEM if there is no room for what it inherits, and then nothing was changed. Does not
+    /// block.
+    pub fn take_role(region: &'r crate::region::Region, parts: &'r Parts<'r>) -> Result<(Self, Inheritance<'r>)> {
         region.check_process()?;
         let lock = region.lock_file()?;
         if !lock.try_lock(crate::liveness::ROLE_BYTE, 1)? {
-            return Err(crate::error::Error::RoleHeld);
+            return Err(Error::RoleHeld);
         }
+        let room = Inheritance::with_room(parts)?;
         // SAFETY: the role lock is ours, and stays with the process.
-        Ok(unsafe { Self::over(parts, region.liveness(), Some(lock)) })
+        Ok(unsafe { Self::over_with(parts, region.liveness(), Some(lock), room) })
     }
 }
 
@@ -92,6 +119,20 @@ impl<'r> Communicator<'r> {
         liveness: &dyn Liveness,
         lock: Option<LockFile>,
     ) -> (Self, Inheritance<'r>) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::over_with(parts, liveness, lock, Inheritance::default()) }
+    }
+
+    /// The same, with room for what it inherits.
+    ///
+    /// # Safety
+    /// As of [`Communicator::over`].
+    unsafe fn over_with(
+        parts: &'r Parts<'r>,
+        liveness: &dyn Liveness,
+        lock: Option<LockFile>,
+        room: Inheritance<'r>,
+    ) -> (Self, Inheritance<'r>) {
         let role = &parts.header.role;
         // Relaxed: only holders of the role lock write it, one after the other.
         let last = role.epoch.load(Ordering::Relaxed);
@@ -116,7 +157,7 @@ impl<'r> Communicator<'r> {
         if last != 0 {
             parts.role_stats.add(RoleCounter::TakeOvers, 1);
         }
-        let inheritance = new.inherit(liveness);
+        let inheritance = new.inherit(liveness, room);
         (new, inheritance)
     }
 
@@ -150,9 +191,8 @@ impl<'r> Communicator<'r> {
 
     /// Rows 11, 16, 17 and 19. What is Submitted is left to [`Communicator::sweep`], after the inheritance was admitted;
     /// only writes whose image is lost end here (R5).
-    fn inherit(&mut self, liveness: &dyn Liveness) -> Inheritance<'r> {
+    fn inherit(&mut self, liveness: &dyn Liveness, mut inherited: Inheritance<'r>) -> Inheritance<'r> {
         let parts = self.parts;
-        let mut inherited = Inheritance::default();
         for (number, slot) in (0u32..).zip(parts.slots) {
             let word = communicator::look_closely(slot);
             match word.state() {
@@ -168,14 +208,14 @@ impl<'r> Communicator<'r> {
                 Some(State::Submitted) => self.refuse_orphan(number, slot, word, liveness),
                 Some(State::Processing | State::Copying) => {
                     if let Some(claim) = self.reclaim(number, slot, word, liveness) {
-                        let is_mutation = claim.job().opcode.is_mutation();
-                        if is_mutation { &mut inherited.mutations } else { &mut inherited.reads }.push(claim);
+                        inherited.push(claim);
                     }
                 }
                 _ => {}
             }
         }
-        inherited.mutations.sort_by_key(Claim::claim_seq);
+        // Not the stable sort, which allocates: no two have the same number, but by hostile bytes.
+        inherited.mutations.sort_unstable_by_key(Claim::claim_seq);
         inherited
     }
 

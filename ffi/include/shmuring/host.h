@@ -135,7 +135,7 @@ int shmuring_communicator_keep_sizes(struct shmuring_communicator *communicator,
  * have succeeded.
  *
  * All return SHMURING_ERR_BAD_MEMORY for a null pointer and SHMURING_ERR_BAD_REQUEST for another `to`. A request of
- * one block takes no memory.
+ * one block takes no memory; one of more that there is no memory for is answered with ENOMEM, and not handed out.
  */
 
 /* How many claims of a dead communicator are still to be handed out. */

@@ -1,6 +1,7 @@
 //! What the embedder asks for, checked and copied: of C's memory only what it lends for longer is used after that.
 
 use core::ffi::{c_char, c_void, CStr};
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -65,8 +66,8 @@ impl Wish {
     pub(super) fn open(&self) -> Result<Cache, Failure> {
         let Some((path, bytes)) = &self.file else { return Ok(Cache::new(self.sizes)) };
         Cache::with_file(self.sizes, path, *bytes).map_err(|e| match e.kind() {
-            ErrorKind::WouldBlock => (-libc::EBUSY, format!("{}: another process uses it", path.display())),
-            _ => (-e.raw_os_error().unwrap_or(libc::EIO), format!("{}: {e}", path.display())),
+            ErrorKind::WouldBlock => (-libc::EBUSY, format!("{}: another process uses it", path.display()).into()),
+            _ => (-e.raw_os_error().unwrap_or(libc::EIO), format!("{}: {e}", path.display()).into()),
         })
     }
 }
@@ -83,7 +84,7 @@ pub(super) struct Config {
 // SAFETY: the handle of the region is used by one thread at a time; see `run`.
 unsafe impl Send for Config {}
 
-fn refuse<T>(why: impl Into<String>) -> Result<T, Failure> {
+fn refuse<T>(why: impl Into<Cow<'static, str>>) -> Result<T, Failure> {
     Err((-Error::BadRequest.errno(), why.into()))
 }
 

@@ -1,10 +1,15 @@
 //! The region that is served, held for as long as claims on it may be anywhere.
 
 use core::ffi::{c_char, c_int};
+use core::fmt::{Arguments, Write};
 use core::ptr::NonNull;
+use std::borrow::Cow;
 #[cfg(feature = "host")]
 use std::path::Path;
 
+use shmuring::error::Error;
+#[cfg(feature = "host")]
+use shmuring::memory::Room;
 use shmuring::region::Region;
 
 use crate::api::ApiError;
@@ -12,7 +17,21 @@ use crate::fault::Fault;
 use crate::region::ApiRegion;
 
 /// What went wrong: a negative errno and a sentence.
-pub(super) type Failure = (i32, String);
+pub(super) type Failure = (i32, Cow<'static, str>);
+
+/// Bytes of the sentence in an error, without the closing zero.
+const SENTENCE: usize = 251;
+
+/// What an error of the library is told as, in more words than its own if there is memory for them.
+pub(super) fn failure(e: Error, more: Arguments<'_>) -> Failure {
+    let mut words = String::new();
+    let why = match e {
+        Error::Os(libc::ENOMEM) => "there is no memory for it".into(),
+        _ if words.try_reserve_exact(SENTENCE).is_ok() && words.write_fmt(more).is_ok() => words.into(),
+        e => e.text().into(),
+    };
+    (-e.errno(), why)
+}
 
 /// Tells what went wrong to the caller's error, if it gave one, and gives the code.
 ///
@@ -30,7 +49,7 @@ pub(super) unsafe fn report(to: *mut ApiError, (code, why): &Failure) -> c_int {
 
 /// What a caught panic is told as.
 pub(super) fn bug() -> Failure {
-    (Fault::Bug.code(), "a bug in shmuring was caught".to_owned())
+    (Fault::Bug.code(), "a bug in shmuring was caught".into())
 }
 
 /// Copies as many whole characters as there is room for, with spaces for zeros, before the closing zero.
@@ -60,15 +79,16 @@ impl Held {
         // SAFETY: the caller's promise.
         match unsafe { ApiRegion::borrow(handle) } {
             Ok(region) => Ok(Self::Lent(handle, region)),
-            Err(_) => Err((Fault::Null.code(), "the region is null".to_owned())),
+            Err(_) => Err((Fault::Null.code(), "the region is null".into())),
         }
     }
 
     #[cfg(feature = "host")]
     pub(super) fn attach(path: &Path) -> Result<Self, Failure> {
-        match Region::attach(path) {
-            Ok(region) => Ok(Self::Own(NonNull::from(Box::leak(Box::new(region))))),
-            Err(e) => Err((-e.errno(), format!("{}: {e}", path.display()))),
+        let made = Room::new().and_then(|room| Ok(room.put(Region::attach(path)?)));
+        match made {
+            Ok(region) => Ok(Self::Own(NonNull::from(Box::leak(region)))),
+            Err(e) => Err(failure(e, format_args!("{}: {e}", path.display()))),
         }
     }
 

@@ -14,11 +14,12 @@ use shmuring::communicator::{Claim, Communicator, Gather};
 use shmuring::doorbell;
 use shmuring::error::Error;
 use shmuring::fork::ForkGuard;
+use shmuring::memory::Room;
 use shmuring::parts::Parts;
 use shmuring::slot::State;
 
 use super::claims::{ApiClaim, Claims};
-use super::place::{bug, report, Failure, Held};
+use super::place::{bug, failure, report, Failure, Held};
 use super::sizes::RelSizes;
 use crate::api::ApiError;
 use crate::guard::guard;
@@ -56,8 +57,8 @@ struct Reaper {
 struct Owned<T>(NonNull<T>);
 
 impl<T> Owned<T> {
-    fn new(value: T) -> Self {
-        Self(NonNull::from(Box::leak(Box::new(value))))
+    fn new(value: T) -> Result<Self, Error> {
+        Ok(Self(NonNull::from(Box::leak(Room::new()?.put(value)))))
     }
 
     fn get(&self) -> &T {
@@ -84,21 +85,18 @@ impl CommunicatorHandle {
     fn take(held: Held) -> Result<Self, Failure> {
         // SAFETY: the handle holds it as long as anything refers to it.
         let region = unsafe { held.forever() };
-        let explain = |e: Error| {
-            (
-                -e.errno(),
-                match e {
-                    // Relaxed: for messages alone.
-                    Error::RoleHeld => format!("{e} (pid {})", region.parts().header.role.pid.load(Ordering::Relaxed)),
-                    e => e.to_string(),
-                },
-            )
+        let explain = |e: Error| match e {
+            // Relaxed: for messages alone.
+            Error::RoleHeld => {
+                failure(e, format_args!("{e} (pid {})", region.parts().header.role.pid.load(Ordering::Relaxed)))
+            }
+            e => failure(e, format_args!("{e}")),
         };
         let slots = region.parts().slots.len();
         let claims = Claims::new(slots).map_err(explain)?;
         let mut backlog = VecDeque::new();
         backlog.try_reserve_exact(slots).map_err(|_| explain(Error::Os(libc::ENOMEM)))?;
-        let parts = Owned::new(region.parts());
+        let parts = Owned::new(region.parts()).map_err(explain)?;
         // SAFETY: the handle drops what uses it first.
         let (communicator, inherited) = Communicator::take_role(region, unsafe { parts.forever() }).map_err(explain)?;
         backlog.extend(inherited.mutations.into_iter().chain(inherited.reads).map(|claim| claims.put(claim)));
@@ -235,12 +233,14 @@ pub unsafe extern "C" fn shmuring_communicator_take_role(
 ) -> c_int {
     let take = || {
         if out.is_null() {
-            return Err((-Error::BadMemory.errno(), "there is no place for the handle".to_owned()));
+            return Err((-Error::BadMemory.errno(), "there is no place for the handle".into()));
         }
+        // Before the role: with that the claims of a dead communicator come, which would be answered as it is given up.
+        let room = Room::new().map_err(|e| failure(e, format_args!("{e}")))?;
         // SAFETY: the caller's promise.
         let handle = CommunicatorHandle::take(unsafe { Held::of_handle(region) }?)?;
         // SAFETY: not null, and the caller's promise.
-        unsafe { out.write(Box::into_raw(Box::new(handle))) };
+        unsafe { out.write(Box::into_raw(room.put(handle))) };
         Ok(0)
     };
     // SAFETY: the caller's promise.

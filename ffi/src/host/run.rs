@@ -147,7 +147,7 @@ fn serve(mut config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
                 // Nothing was claimed that is still on its way.
                 drop(ManuallyDrop::into_inner(held));
             }
-            return Err((-e.errno(), e.to_string()));
+            return Err((-e.errno(), e.to_string().into()));
         }
     };
     let (epoch, inherited) = (host.epoch(), host.inherited());
@@ -174,8 +174,8 @@ fn serve(mut config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
     match synced {
         Ok(()) => Ok(served.unanswered),
         // -ETIMEDOUT is the answer of a stop that has not ended.
-        Err(e) if e.errno == libc::ETIMEDOUT => Err((-libc::EIO, format!("the last sync failed: {e}"))),
-        Err(e) => Err((-e.errno, format!("the last sync failed: {e}"))),
+        Err(e) if e.errno == libc::ETIMEDOUT => Err((-libc::EIO, format!("the last sync failed: {e}").into())),
+        Err(e) => Err((-e.errno, format!("the last sync failed: {e}").into())),
     }
 }
 
@@ -215,6 +215,7 @@ fn runtime(threads: Option<usize>, log: &Arc<Log>) -> Result<(Runtime, Threads),
     builder.on_thread_stop(move || {
         ended.fetch_sub(1, Ordering::Release);
     });
-    let built = builder.build().map_err(|e| (-e.raw_os_error().unwrap_or(libc::EAGAIN), format!("no threads: {e}")))?;
+    let built =
+        builder.build().map_err(|e| (-e.raw_os_error().unwrap_or(libc::EAGAIN), format!("no threads: {e}").into()))?;
     Ok((built, alive))
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use shmuring::error::Error;
 use shmuring::fork::ForkGuard;
+use shmuring::memory::Room;
 
 use super::config::{self, ApiHostConfig};
 use super::log::{ApiLogRecord, Log};
-use super::place::{bug, report, Failure};
+use super::place::{bug, failure, report, Failure};
 use super::run::{run, Serving, Shared};
 use super::signals::AllBlocked;
 use crate::api::ApiError;
@@ -29,7 +30,7 @@ pub struct HostHandle {
 
 /// Starts a host on threads of its own, and waits until it serves.
 fn start(config: config::Config) -> Result<HostHandle, Failure> {
-    let log = Arc::new(Log::new(config.log).map_err(|e| (-e.errno(), format!("no eventfd: {e}")))?);
+    let log = Arc::new(Log::new(config.log).map_err(|e| (-e.errno(), format!("no eventfd: {e}").into()))?);
     let shared = Arc::new(Shared::new());
     let thread = {
         let (log, shared) = (log.clone(), shared.clone());
@@ -37,7 +38,7 @@ fn start(config: config::Config) -> Result<HostHandle, Failure> {
         let _blocked = AllBlocked::here();
         let builder = std::thread::Builder::new().name("shmuring-host".into());
         let started = builder.spawn(move || run(config, &log, &shared));
-        started.map_err(|e| (-e.raw_os_error().unwrap_or(libc::EAGAIN), format!("no thread: {e}")))?
+        started.map_err(|e| (-e.raw_os_error().unwrap_or(libc::EAGAIN), format!("no thread: {e}").into()))?
     };
     match shared.wait_for_start() {
         Ok(serving) => Ok(HostHandle { shared, log, thread, serving, home: ForkGuard::new(1) }),
@@ -74,12 +75,13 @@ pub unsafe extern "C" fn shmuring_host_start(
 ) -> c_int {
     let begin = || {
         if out.is_null() {
-            return Err((-Error::BadMemory.errno(), "there is no place for the handle".to_owned()));
+            return Err((-Error::BadMemory.errno(), "there is no place for the handle".into()));
         }
+        let room = Room::new().map_err(|e| failure(e, format_args!("{e}")))?;
         // SAFETY: the caller's promise.
         let host = start(unsafe { config::read(config) }?)?;
         // SAFETY: not null, and the caller's promise.
-        unsafe { out.write(Box::into_raw(Box::new(host))) };
+        unsafe { out.write(Box::into_raw(room.put(host))) };
         Ok(0)
     };
     // SAFETY: the caller's promise.
