@@ -13,14 +13,15 @@
  * free_slot, prep, fill, submit, wait (or poll), page, finish; at the end detach.
  *
  * Return values. 0 or more is success, with the meaning that the function names; below 0 is an errno, negated: one of
- * SHMURING_ERR_*, or what a system call said. After an error nothing has changed, unless it says so. Nothing here sets
- * errno, ends the process, unwinds, longjmps or calls back. SHMURING_ERR_BUG is a bug of the library that was caught at
- * its edge: the handle refuses everything from then on; free it, and its slots' next owner settles what is left.
+ * SHMURING_ERR_*, or what a system call said. After an error nothing has changed, unless it says so. Nothing here
+ * changes errno, ends the process, unwinds, longjmps or calls back. SHMURING_ERR_BUG is a bug of the library that was
+ * caught at its edge: the handle refuses everything from then on; free it, and its slots' next owner settles what is
+ * left.
  *
  * Pointers belong to the caller, and are used until the call returns and no longer, except where it is said. NULL where
  * something is needed is SHMURING_ERR_BAD_MEMORY, but for what is compiled into the caller (shmuring/inline.h), which
- * does not look. Handles that a call stores in *out are the library's, good until the call that ends them; after that
- * one, using them is as using freed memory. Reserved fields must be 0.
+ * does not look; they are aligned as their types are. Handles that a call stores in *out are the library's, good until
+ * the call that ends them; after that one, using them is as using freed memory. Reserved fields must be 0.
  *
  * Each function has one of these marks:
  *
@@ -28,7 +29,8 @@
  *	[fast]   the thread that attached the handle. Neither blocks nor allocates, and may be called in a critical
  *	         section; the only system call is a wake-up of somebody who sleeps.
  *	[waits]  as [fast], but blocks as its shmuring_wait allows: in timed sleeps, ended by the event, the deadline, a
- *	         signal or the interrupt word. In a critical section give no interrupt word, and wait in pieces.
+ *	         signal or the interrupt word. In a critical section give no interrupt word, and wait in pieces. After
+ *	         a handler that was installed with SA_RESTART it is sure to end only if that has set the word.
  *	[slow]   allocates, makes system calls, may block on a file system, never on another process. Not in a critical
  *	         section and not in a signal handler.
  *
@@ -157,7 +159,8 @@ int shmuring_region_info(const struct shmuring_region *region, struct shmuring_r
 
 /*
  * Registers pool `pool` (1 to 15) of this process: `count` blocks, `stride` bytes apart, the first at `base`; each
- * process does so for itself, before it attaches backends. The memory stays mapped until the region is detached, and a
+ * process does so for itself, before it attaches backends or takes the role of communicator: what names a pool that the
+ * communicator has not registered is answered with EINVAL. The memory stays mapped until the region is detached, and a
  * block that a request names is not touched from submit to finish or cancel.
  *
  * Returns 0; SHMURING_ERR_BAD_POOL if the number is taken, the sizes make no sense, or another process registered it
@@ -218,7 +221,10 @@ int shmuring_server_next_leftover(struct shmuring_server *server, const struct s
  */
 int shmuring_server_reset_written(struct shmuring_server *server, uint64_t floor);
 
-/* Ends the life and the handle, as the death of the process would. NULL is fine. Frees, and makes system calls. */
+/*
+ * Ends the life and the handle, as the death of the process would. Returns 0. NULL is fine. Frees, and makes system
+ * calls; also in a forked child.
+ */
 int shmuring_server_end(struct shmuring_server *server);
 
 /* -------------------------------------------------------------------------------------------------- Backends */
@@ -397,8 +403,9 @@ int shmuring_call(struct shmuring_backend *b, const struct shmuring_request *req
  * The last-written table tells since when something was certainly not modified, which is what a read gives as its `lsn`
  * (not_modified_since). Its answers are never lower than the truth if you keep this order: note the LSN of a page's
  * image (of one without an LSN: the insert position) before its write is submitted; let the page leave your caches
- * after that. Whoever misses the page there then sees the note. Keys that were written lately are answered exactly,
- * others as late as the newest that found no room beside them.
+ * after that. Whoever misses the page there then sees the note. Keys that were written lately are answered with their
+ * LSN, rounded up to a multiple of 8 (as LSNs of PostgreSQL's records are), others as late as the newest that found no
+ * room beside them.
  *
  * All of these take a region's handle, also one that was inherited by fork. They return 0; SHMURING_ERR_BAD_REQUEST for
  * a fork above 3 or a reserved byte that is not 0, SHMURING_ERR_BAD_COUNT for blocks beyond 2^32 - 2; notes -EROFS by a

@@ -1,4 +1,4 @@
-//! The edge to C: the one place where a panic is caught.
+//! The edge to C: the one place where a panic is caught. It also leaves errno as it was.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -11,16 +11,23 @@ pub(crate) fn guard<T>(panicked: T, f: impl FnOnce() -> T) -> T {
         inject::panic_if_asked();
         f()
     };
+    // SAFETY: the address of this thread's errno, which is always there.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { errno.read() };
     // What the closure borrows may be half changed after a panic: ENOTRECOVERABLE tells the caller so, and handles are
     // marked.
-    match catch_unwind(AssertUnwindSafe(f)) {
+    let value = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => value,
         Err(payload) => {
             // Dropping a payload may panic once more.
             core::mem::forget(payload);
             panicked
         }
-    }
+    };
+    // SAFETY: as above.
+    unsafe { errno.write(before) };
+    value
 }
 
 /// A panic on demand, for the test of what becomes of one. In builds with debug assertions alone.

@@ -25,6 +25,10 @@ pub(crate) unsafe fn wait_of<'w>(wait: *const ApiWait) -> Result<Wait<'w>, Fault
     if reserved != 0 {
         return Err(Error::BadRequest.into());
     }
+    if !interrupt.is_aligned() {
+        // The kernel would refuse to watch it.
+        return Err(Error::BadMemory.into());
+    }
     // SAFETY: null or valid, by the caller's promise; an int that others change is looked at as an atomic.
     Ok(Wait { until, interrupt: unsafe { interrupt.cast::<AtomicU32>().as_ref() } })
 }

@@ -166,7 +166,10 @@ struct shmuring_region_info {
 
 /* ------------------------------------------------------------------------------------------------ Requests */
 
-/* What a request asks for. Append-only. */
+/*
+ * What a request asks for. Append-only. Where no value is named, that of a result is the blocks of a read (as struct
+ * shmuring_completion says) or a prefetch, and means nothing for all else: a communicator of your own gives 0.
+ */
 #define SHMURING_OP_NOP 0             /* nothing; completes with 0 */
 #define SHMURING_OP_GET_PAGE 1        /* read 1 to 32 consecutive blocks */
 #define SHMURING_OP_PREFETCH 2        /* bring 1 to 32 consecutive blocks near; no buffer */

@@ -217,6 +217,118 @@ static void after_fork(struct shmuring_region *region, struct shmuring_backend *
 	GIVES(shmuring_cancel(b, ref, &wait), SHMURING_CANCEL_WITHDRAWN);
 }
 
+/* Whether a call succeeds or fails, and whatever it asks of the system. */
+static void errno_stays_as_it_is(const char *path, struct shmuring_region *region)
+{
+	struct shmuring_wait wait = patience();
+	struct shmuring_region_info info;
+	struct shmuring_region *other;
+	struct shmuring_backend *b;
+	shmuring_ref ref;
+
+	errno = ERANGE;
+	GIVES(shmuring_region_attach("/nonexistent", &other, NULL), -ENOENT);
+	GIVES(shmuring_region_unlink("/nonexistent"), -ENOENT);
+	GIVES(shmuring_region_attach(path, &other, NULL), 0);
+	CHECK(shmuring_backend_attach(region, 0, COUNT, &b, NULL) > 0);
+	GIVES(shmuring_region_info(region, &info), 0);
+	ref = shmuring_start_get_page(b, rel(), 1, 1);
+	CHECK(ref >= 0);
+	wait.until = shmuring_deadline_ms(2);
+	GIVES(shmuring_wait(b, ref, &wait), SHMURING_ERR_COMMUNICATOR_GONE);
+	GIVES(shmuring_wait_any(b, &ref, 1, &wait), SHMURING_ERR_COMMUNICATOR_GONE);
+	GIVES(shmuring_cancel(b, ref, &wait), SHMURING_CANCEL_WITHDRAWN);
+	GIVES(shmuring_backend_free(b), 0);
+	GIVES(shmuring_region_detach(other), 0);
+	GIVES(errno, ERANGE);
+}
+
+/* The kernel would not watch it, and the wait would be a busy one. */
+static void an_interrupt_word_that_is_not_aligned(struct shmuring_region *region)
+{
+	struct shmuring_backend *b = backend_of(region, COUNT, 1);
+	struct shmuring_wait wait = patience();
+	shmuring_ref ref = shmuring_start_get_page(b, rel(), 1, 1);
+	static int words[2];
+
+	CHECK(ref >= 0);
+	wait.interrupt = (const volatile int *)(const volatile void *)((const char *)words + 1);
+	GIVES(shmuring_wait(b, ref, &wait), SHMURING_ERR_BAD_MEMORY);
+	GIVES(shmuring_cancel(b, ref, &wait), SHMURING_ERR_BAD_MEMORY);
+	wait.interrupt = words;
+	GIVES(shmuring_cancel(b, ref, &wait), SHMURING_CANCEL_WITHDRAWN);
+	GIVES(shmuring_backend_free(b), 0);
+}
+
+static struct shmuring_server *server_of(struct shmuring_region *region)
+{
+	struct shmuring_server *server = NULL;
+
+	CHECK(shmuring_server_begin(region, 7, &server, NULL) > 0 && server != NULL);
+	return server;
+}
+
+static void *elsewhere_too(void *handle)
+{
+	struct shmuring_server *server = (struct shmuring_server *)handle;
+	struct shmuring_wait wait = patience();
+	struct shmuring_leftover left;
+
+	GIVES(shmuring_server_settle(server, &wait), SHMURING_ERR_WRONG_THREAD);
+	GIVES(shmuring_server_next_leftover(server, &wait, &left), SHMURING_ERR_WRONG_THREAD);
+	GIVES(shmuring_server_reset_written(server, 1000), SHMURING_ERR_WRONG_THREAD);
+	return NULL;
+}
+
+/* The life of a server: of its thread and process alone, however far its leftovers are settled. */
+static void a_server(const char *path, struct shmuring_region *region)
+{
+	struct shmuring_region *second = region_at(path);
+	struct shmuring_server *server = server_of(region), *other = NULL;
+	struct shmuring_wait wait = patience();
+	struct shmuring_leftover left;
+	pthread_t thread;
+	uint64_t floor;
+	int status = -1;
+	pid_t pid;
+
+	CHECK(pthread_create(&thread, NULL, elsewhere_too, server) == 0 && pthread_join(thread, NULL) == 0);
+	/* One of several: the handle holds all slots now. */
+	GIVES(shmuring_server_next_leftover(server, &wait, &left), 1);
+	pid = fork();
+	if (pid == 0) {
+		GIVES(shmuring_server_next_leftover(server, &wait, &left), SHMURING_ERR_WRONG_PROCESS);
+		GIVES(shmuring_server_settle(server, &wait), SHMURING_ERR_WRONG_PROCESS);
+		GIVES(shmuring_server_reset_written(server, 1000), SHMURING_ERR_WRONG_PROCESS);
+		GIVES(shmuring_server_begin(region, 7, &other, NULL), SHMURING_ERR_WRONG_PROCESS);
+		GIVES(shmuring_server_end(server), 0);
+		GIVES(shmuring_region_detach(second), 0);
+		GIVES(shmuring_region_detach(region), 0);
+		_exit(0);
+	}
+	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+	/* The child's end of the handle was no end of ours: neither of the life nor of its hold on the slots. */
+	GIVES(shmuring_server_begin(second, 8, &other, NULL), SHMURING_ERR_LIFE_HELD);
+	GIVES(shmuring_written_floor(region, &floor), 0);
+	CHECK(floor < 1000);
+	while (shmuring_server_next_leftover(server, &wait, &left) == 1)
+		CHECK(left.fate == SHMURING_FATE_WITHDRAWN);
+	GIVES(shmuring_server_settle(server, &wait), 0);
+	GIVES(shmuring_server_end(server), 0);
+	server = server_of(second);
+	GIVES(shmuring_server_end(server), 0);
+	GIVES(shmuring_region_detach(second), 0);
+}
+
+/* Leaves two reads that nobody has claimed. */
+static void leave_two(struct shmuring_region *region)
+{
+	struct shmuring_backend *b = backend_of(region, COUNT + 1, 2);
+
+	CHECK(shmuring_start_get_page(b, rel(), 1, 1) >= 0 && shmuring_start_get_page(b, rel(), 2, 1) >= 0);
+	GIVES(shmuring_backend_free(b), 0);
+}
+
 int main(int argc, char **argv)
 {
 	struct shmuring_wait wait = patience();
@@ -248,6 +360,11 @@ int main(int argc, char **argv)
 	GIVES(shmuring_backend_attach(region, 0, 1, &other, NULL), 0);
 	GIVES(shmuring_backend_free(other), 0);
 	GIVES(shmuring_backend_free(b), 0);
+
+	errno_stays_as_it_is(argv[1], region);
+	an_interrupt_word_that_is_not_aligned(region);
+	leave_two(region);
+	a_server(argv[1], region);
 	GIVES(shmuring_region_detach(region), 0);
 	return 0;
 }

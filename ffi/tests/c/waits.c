@@ -74,6 +74,49 @@ static void wait_ends(struct shmuring_backend *b)
 	GIVES(shmuring_free_slot(b), 1);
 }
 
+static volatile sig_atomic_t alarms_seen;
+
+/* As PostgreSQL's handlers do. */
+static void on_alarm_that_interrupts(int signal_number)
+{
+	(void)signal_number;
+	if (++alarms_seen >= 2)
+		interrupt_pending = 1;
+}
+
+/* Handlers that are installed with SA_RESTART: behind them the kernel begins a wait on several words anew. */
+static void signals_that_restart(struct shmuring_backend *b)
+{
+	struct shmuring_wait wait = patience();
+	struct sigaction action;
+	shmuring_ref refs[2];
+
+	refs[0] = shmuring_start_get_page(b, rel(), 1, 1);
+	refs[1] = shmuring_start_get_page(b, rel(), 2, 1);
+	CHECK(refs[0] >= 0 && refs[1] >= 0);
+	memset(&action, 0, sizeof action);
+	action.sa_handler = on_alarm;
+	action.sa_flags = SA_RESTART;
+	CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+	alarms(1);
+	GIVES(shmuring_wait(b, refs[0], &wait), SHMURING_ERR_INTERRUPTED);
+	alarms(0);
+
+	action.sa_handler = on_alarm_that_interrupts;
+	CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+	wait.interrupt = &interrupt_pending;
+	alarms(1);
+	GIVES(shmuring_wait(b, refs[0], &wait), SHMURING_ERR_INTERRUPTED);
+	interrupt_pending = 0;
+	alarms_seen = 0;
+	GIVES(shmuring_wait_any(b, refs, 2, &wait), SHMURING_ERR_INTERRUPTED);
+	alarms(0);
+	interrupt_pending = 0;
+	CHECK(shmuring_deadline_ms(0) < wait.until);
+	GIVES(shmuring_cancel(b, refs[0], &wait), SHMURING_CANCEL_WITHDRAWN);
+	GIVES(shmuring_cancel(b, refs[1], &wait), SHMURING_CANCEL_WITHDRAWN);
+}
+
 static void slot_waits(struct shmuring_backend *b)
 {
 	struct shmuring_wait brief = {shmuring_deadline_ms(10), NULL, 0};
@@ -150,6 +193,11 @@ int main(int argc, char **argv)
 	b = backend_of(region, 0, 4);
 	wait_ends(b);
 	slot_waits(b);
+	leave(b, region);
+
+	region = region_at(argv[1]);
+	b = backend_of(region, 4, 4);
+	signals_that_restart(b);
 	leave(b, region);
 	ways_to_a_region(argv[1]);
 	return 0;
