@@ -125,7 +125,7 @@ impl Claims {
     }
 
     /// The place of a claim that is there.
-    fn find(&self, name: i64) -> Result<MutexGuard<'_, Option<Claim<'static>>>, Error> {
+    pub(super) fn find(&self, name: i64) -> Result<MutexGuard<'_, Option<Claim<'static>>>, Error> {
         let bits = name as u64;
         let (slot, generation) = (bits as u32, (bits >> 32) as u32);
         let place = lock(self.places.get(slot as usize).ok_or(Error::BadSlot)?);
@@ -164,7 +164,7 @@ fn copy(
             Err(Withdrawn) => {
                 let gone = place.take();
                 drop(place);
-                gone.iter().for_each(|claim| c.sizes.end(claim, Did::Lose));
+                gone.iter().for_each(|claim| c.sizes.lose(claim));
                 WITHDRAWN
             }
         })
@@ -197,8 +197,7 @@ fn answer(
 ) -> c_int {
     enter(c, |c| {
         let Some(claim) = c.claims.find(name)?.take() else { return Ok(0) };
-        c.sizes.end(&claim, did);
-        Ok(if f(claim).is_ok() { 0 } else { WITHDRAWN })
+        Ok(if c.sizes.end(claim, did, f).is_ok() { 0 } else { WITHDRAWN })
     })
 }
 

@@ -361,18 +361,47 @@ pub unsafe extern "C" fn shmuring_communicator_wake(c: *const CommunicatorHandle
     })
 }
 
-#[cfg(all(test, feature = "host"))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use super::super::sizes::{shmuring_communicator_keep_sizes, Did, OF_READS};
     use super::*;
+    use crate::region::shmuring_region_attach;
+    use shmuring::backend::Backend;
     use shmuring::region::{Options, Region};
+    use shmuring::request::{Completion, Opcode, RelTag, Request};
+
+    const REL: RelTag = RelTag { spc_oid: 1663, db_oid: 5, rel_number: 16384, fork: 0 };
+
+    /// The role of a region of its own, and the region once more.
+    fn taken(name: &str) -> (*mut CommunicatorHandle, Region) {
+        let path = std::env::temp_dir().join(format!("shmuring-ffi-{name}-{}", std::process::id()));
+        let (region, _) = Region::create_named(&path, &Options { rel_sizes: 64, ..Options::new(8) }).unwrap();
+        let text = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        let mut held = core::ptr::null_mut();
+        // SAFETY: a path and a place for the handle, which nobody else uses.
+        let handle = unsafe {
+            assert_eq!(shmuring_region_attach(text.as_ptr(), &mut held, core::ptr::null_mut()), 0);
+            CommunicatorHandle::take(Held::of_handle(held).unwrap()).unwrap()
+        };
+        std::fs::remove_file(&path).unwrap();
+        (Box::into_raw(Box::new(handle)), region)
+    }
+
+    /// Submits a request and reaps it: its claim, as C has it.
+    fn claimed(handle: *const CommunicatorHandle, b: &mut Backend<'_>, request: &Request<'_>) -> ApiClaim {
+        let slot = b.free_slot().unwrap();
+        let filled = b.fill(slot, request).unwrap();
+        b.submit(filled).unwrap();
+        let mut claim = ApiClaim::default();
+        // SAFETY: a handle that lives, and a place for one claim.
+        assert_eq!(unsafe { shmuring_communicator_reap(handle, State::Processing as u32, &raw mut claim, 1) }, 1);
+        claim
+    }
 
     #[test]
     fn a_panic_becomes_an_errno_and_the_handle_does_nothing_any_more() {
-        let path = std::env::temp_dir().join(format!("shmuring-ffi-panic-{}", std::process::id()));
-        Region::create_named(&path, &Options::new(8)).unwrap();
-        let handle = Box::into_raw(Box::new(CommunicatorHandle::take(Held::attach(&path).unwrap()).unwrap()));
-        std::fs::remove_file(&path).unwrap();
+        let (handle, _region) = taken("panic");
         let mut claim = ApiClaim::default();
         // SAFETY: a handle that lives, and a place for one claim, here and below.
         let mut reap = || unsafe { shmuring_communicator_reap(handle, State::Copying as u32, &raw mut claim, 1) };
@@ -381,5 +410,41 @@ mod tests {
         assert_eq!(reap(), -libc::ENOTRECOVERABLE);
         // SAFETY: as above. It is refused too: who knows what is half done. The role ends with the process.
         assert_eq!(unsafe { shmuring_communicator_release_role(handle) }, -libc::ENOTRECOVERABLE);
+    }
+
+    #[test]
+    fn a_change_that_is_being_answered_as_sizes_begin_to_be_kept_leaves_none_that_was_read_before_it() {
+        let (handle, region) = taken("overtaken");
+        // SAFETY: a handle that lives, here and below.
+        let c = unsafe { &*handle };
+        let mut b = Backend::attach(&region, 0, 8).unwrap();
+        let extend = Request { arg: 1, block: 10, ..Request::new(Opcode::ZeroExtend, REL) };
+        // Two threads that answer are stopped: one with its claim in hand, one before it has published.
+        let first = claimed(handle, &mut b, &extend);
+        let in_hand = c.claims.find(first.name).unwrap().take().unwrap();
+        let second = claimed(handle, &mut b, &extend);
+        let published = c.claims.find(second.name).unwrap().take().unwrap();
+        let address = handle.expose_provenance();
+        let (answered, keep) = c.sizes.end(published, Did::Complete(0, 0), |claim| {
+            let keep = std::thread::spawn(move || {
+                let handle = core::ptr::with_exposed_provenance::<CommunicatorHandle>(address);
+                // SAFETY: as above.
+                unsafe { shmuring_communicator_keep_sizes(handle, OF_READS) }
+            });
+            // It cannot prove that the thread waits; but if it does not, it has ended by now nearly always.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!keep.is_finished(), "sizes are kept while an answer is on its way");
+            (claim.complete(Completion::ok(0)), keep)
+        });
+        assert!(answered.is_ok());
+        assert_eq!(keep.join().unwrap(), 0);
+        let read = claimed(handle, &mut b, &Request::new(Opcode::RelSize, REL));
+        // SAFETY: as above.
+        assert_eq!(unsafe { super::super::claims::shmuring_claim_complete(handle, read.name, 10, 0) }, 0);
+        assert_eq!(b.cached_rel_size(REL).map(|size| size.blocks), Some(Some(10)));
+        assert!(c.sizes.end(in_hand, Did::Complete(0, 0), |claim| claim.complete(Completion::ok(0))).is_ok());
+        assert_eq!(b.cached_rel_size(REL).map(|size| size.blocks), None, "block 10 would be written over");
+        // SAFETY: as above.
+        assert_eq!(unsafe { shmuring_communicator_release_role(handle) }, 0);
     }
 }

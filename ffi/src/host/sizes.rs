@@ -5,6 +5,10 @@
 //! comes to is read from the library's own copy of the request. What is under way lies here by slot and generation, and
 //! goes out once, with its claim.
 //!
+//! Sizes may begin to be kept while other threads answer. A change whose claim is out of its place by then, so that it was
+//! not found, ends all the same before its answer is published; and one that ended while nothing was kept is published
+//! before anything is.
+//!
 //! # Locks
 //! This one is taken before that of a claim's place or with none, never after it.
 
@@ -72,7 +76,15 @@ impl Keeper {
     }
 
     fn end(&mut self, claim: &Claim<'static>, did: Did) {
-        let Some((_, under_way)) = self.find(claim.slot(), claim.generation()).and_then(Option::take) else { return };
+        let Some((_, under_way)) = self.find(claim.slot(), claim.generation()).and_then(Option::take) else {
+            // Its claim was out when this began: a size that was read since may be the one before the change.
+            return if effect(claim.job(), claim.is_again()).is_some() {
+                let change = self.writer.begin(claim.job().rel);
+                if !matches!(did, Did::Lose) {
+                    self.writer.finish(change, Outcome::Unknown);
+                }
+            };
+        };
         match (under_way, did) {
             (UnderWay::Change(change, then), Did::Complete(..)) => self.writer.finish(change, then),
             (UnderWay::Change(change, _), Did::Fail) => self.writer.finish(change, Outcome::Unknown),
@@ -129,23 +141,35 @@ impl RelSizes {
         Ok(())
     }
 
-    /// Takes the lock for requests that have to do with the size of a fork: reads of pages never do.
-    fn with_keeper(&self, job: &Job, f: impl FnOnce(&mut Keeper)) {
-        if job.opcode.is_mutation() || asks_for_a_size(job) {
-            if let Some(keeper) = self.lock().as_mut() {
-                f(keeper);
-            }
-        }
+    /// The lock, for requests that have to do with the size of a fork: reads of pages never do.
+    fn lock_for(&self, job: &Job) -> Option<MutexGuard<'_, Option<Keeper>>> {
+        (job.opcode.is_mutation() || asks_for_a_size(job)).then(|| self.lock())
     }
 
     /// A claim that C is about to be told of.
     pub(super) fn begin(&self, claim: &Claim<'static>) {
-        self.with_keeper(claim.job(), |keeper| keeper.begin(claim));
+        if let Some(keeper) = self.lock_for(claim.job()).as_mut().and_then(|guard| guard.as_mut()) {
+            keeper.begin(claim);
+        }
     }
 
-    /// A claim that was taken out, before its answer is published.
-    pub(super) fn end(&self, claim: &Claim<'static>, did: Did) {
-        self.with_keeper(claim.job(), |keeper| keeper.end(claim, did));
+    /// Ends a claim that was taken out, and answers it.
+    pub(super) fn end<T>(&self, claim: Claim<'static>, did: Did, answer: impl FnOnce(Claim<'static>) -> T) -> T {
+        let mut guard = self.lock_for(claim.job());
+        if let Some(keeper) = guard.as_mut().and_then(|guard| guard.as_mut()) {
+            keeper.end(&claim, did);
+            drop(guard);
+            return answer(claim);
+        }
+        // Under the lock: what is kept later was read after this is published.
+        answer(claim)
+    }
+
+    /// A claim that was taken out and needs no answer.
+    pub(super) fn lose(&self, claim: &Claim<'static>) {
+        if let Some(keeper) = self.lock_for(claim.job()).as_mut().and_then(|guard| guard.as_mut()) {
+            keeper.end(claim, Did::Lose);
+        }
     }
 
     /// What the change of this claim comes to is not certain.
