@@ -107,6 +107,7 @@ pub fn journey(input: &mut Input<'_>) {
             term: Some(Term::default().out()),
             written_lsn: 7,
             mutation: part.iter().map(|(_, r)| mutation_out(r)).collect(),
+            attachment: 3,
         };
         let request = Input::new(&[]).message(|_| request).unwrap();
         let (_, _, taken) = server.group(request).unwrap();

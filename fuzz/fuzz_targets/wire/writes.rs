@@ -62,6 +62,7 @@ pub fn groups(input: &mut Input<'_>) {
         term: (!input.one_in(8)).then(|| term(input).out()),
         written_lsn: input.number(),
         mutation: (0..input.below(4)).map(|_| odd(input)).collect(),
+        attachment: input.number(),
     });
     let Some(message) = message else { return };
     let is_named = message.term.as_ref().is_some_and(|t| t.region.len() == 16);
