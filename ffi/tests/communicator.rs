@@ -142,6 +142,18 @@ fn every_function_of_a_communicator_does_what_the_header_says_and_refuses_misuse
 }
 
 #[test]
+fn whatever_is_written_into_the_region_shows_neither_side_a_bug_and_every_call_returns() {
+    let scratch = Scratch::new("hostile");
+    let program = program("hostile", &scratch);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u32;
+    for seed in now..now + 3 {
+        println!("seed {seed}");
+        let said = run(Command::new(&program).args(["700", &seed.to_string()]));
+        assert!(said.starts_with("calls "), "{said}");
+    }
+}
+
+#[test]
 fn two_processes_in_c_share_a_pool_and_a_cancelled_buffer_of_it_is_left_alone() {
     let scratch = Scratch::new("pool");
     let (path, _region) = region(&scratch);

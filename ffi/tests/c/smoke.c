@@ -3,6 +3,8 @@
  * `smoke REGION FIRST COUNT`. The communicator answers a read with pages whose bytes are the block number, and any
  * other request with its block number as value.
  */
+#include <setjmp.h>
+
 #include "check.h"
 
 #define PAGE 8192
@@ -169,6 +171,49 @@ static void forgotten(struct shmuring_backend *b, uint32_t count)
 	}
 }
 
+/* What is left by the jumps: all else of a request is the handle's. */
+static jmp_buf out;
+static shmuring_ref jumped;
+static int jumps;
+
+/* One call on the way of a request, and then an error of the embedder's that ends everything up to `out`. */
+static void step(struct shmuring_backend *b, int number, uint32_t block)
+{
+	struct shmuring_wait wait = patience(), none = {0, NULL, 0};
+	struct shmuring_completion done;
+	const void *page = NULL;
+
+	switch (number) {
+	case 0: CHECK(shmuring_free_slot(b) >= 0); break;
+	case 1: jumped = shmuring_fill_get_page(b, (uint32_t)shmuring_free_slot(b), rel(), block, 1); break;
+	case 2: GIVES(shmuring_submit(b, jumped), 0); break;
+	case 3: (void)shmuring_wait(b, jumped, &none); break;
+	case 4: GIVES(shmuring_wait(b, jumped, &wait), 0); break;
+	case 5: GIVES(shmuring_result(b, jumped, &done), 0); break;
+	case 6:
+		GIVES(shmuring_page(b, jumped, 0, &page), 0);
+		is_page((const unsigned char *)page, block);
+		break;
+	default: GIVES(shmuring_finish(b, jumped, NULL), 0); break;
+	}
+	jumps++;
+	longjmp(out, 1);
+}
+
+/* As ereport(ERROR) of PostgreSQL does, between any two calls. */
+static void jumped_over(struct shmuring_backend *b, uint32_t count)
+{
+	volatile uint32_t block;
+	volatile int number;
+
+	for (block = 0; block < 50; block++)
+		for (number = 0; number < 8; number++)
+			if (setjmp(out) == 0)
+				step(b, number, block);
+	CHECK(jumps == 50 * 8);
+	GIVES(shmuring_backend_usable(b), count);
+}
+
 static void tells(struct shmuring_region *region, uint32_t first)
 {
 	struct shmuring_region_info info;
@@ -207,6 +252,7 @@ int main(int argc, char **argv)
 	many(b, count);
 	kinds(b);
 	forgotten(b, count);
+	jumped_over(b, count);
 	tells(region, first);
 	leave(b, region);
 	return 0;
