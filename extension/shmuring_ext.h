@@ -150,7 +150,7 @@ void shx_raise_result(const struct shmuring_request *request, const struct shmur
 /* Raises that nobody answered in time. */
 void shx_raise_timeout(const struct shmuring_request *request, bool is_gone) __attribute__((__noreturn__));
 /* Raises that no slot of this process came back in time. */
-void shx_raise_no_slot(void) pg_attribute_noreturn();
+void shx_raise_no_slot(void) __attribute__((__noreturn__));
 /* Name of an operation, of a slot's state. Static. */
 const char *shx_operation(uint8 opcode);
 const char *shx_state(int state);

@@ -21,7 +21,7 @@ shmuring__digest(const char *page)
 	uint64		sums[4] = {1, 2, 3, 4};
 	uint64		all = 0;
 
-	for (int i = 0; i < BLCKSZ / sizeof(uint64); i += 4)
+	for (int i = 0; i < (int) (BLCKSZ / sizeof(uint64)); i += 4)
 		for (int k = 0; k < 4; k++)
 		{
 			sums[k] = (sums[k] ^ words[i + k]) * UINT64CONST(0x9E3779B97F4A7C15);
@@ -55,7 +55,7 @@ shmuring__kind_of(const char *name)
 		{"other", RM_GENERIC_ID}
 	};
 
-	for (int i = 0; i < lengthof(kinds); i++)
+	for (int i = 0; i < (int) lengthof(kinds); i++)
 		if (strcmp(kinds[i].name, name) == 0)
 			return kinds[i].rmgr;
 	ereport(ERROR,
