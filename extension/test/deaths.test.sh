@@ -1,14 +1,7 @@
 # Deaths: of communicators under sessions that read, of a watcher, of a backend, of the postmaster. With a log collector,
 # which outlives the restart after a backend's death and has inherited what the postmaster had open.
 . "$1/sessions.sh"
-make_cluster a 'logging_collector = on' "log_filename = 'server.log'" 'max_connections = 40'
-log=$WORK/a/log/server.log
-start a 5001
-ask 5001 'CREATE EXTENSION shmuring;
-    CREATE TABLE t AS SELECT i FROM generate_series(1, 20000) i; CREATE TABLE stop ()'
-ask 5001 'CHECKPOINT'
-until_true is_served 5001
-ask 5001 "CREATE TABLE pages AS SELECT b, md5(shmuring_read_page('t', 'main', b)) FROM generate_series(0, 63) b"
+make_readable
 first_watcher=$(watchers_of a)
 
 # 1. Communicators die with requests in flight: stopped until all eight wait, and killed like that.

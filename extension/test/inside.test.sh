@@ -1,15 +1,7 @@
 # The communicator inside the server: a background worker over PostgreSQL's shared memory. It dies in every way there is,
 # with sessions that read; so do backends, servers and postmasters. With a log collector, as in deaths.test.sh.
 . "$1/sessions.sh"
-make_cluster a 'shmuring.communicator = inside' 'logging_collector = on' "log_filename = 'server.log'" \
-    'max_connections = 40' 'shmuring.slots_per_backend = 64'
-log=$WORK/a/log/server.log
-start a 5001
-ask 5001 'CREATE EXTENSION shmuring;
-    CREATE TABLE t AS SELECT i FROM generate_series(1, 20000) i; CREATE TABLE stop ()'
-ask 5001 'CHECKPOINT'
-until_true is_served 5001
-ask 5001 "CREATE TABLE pages AS SELECT b, md5(shmuring_read_page('t', 'main', b)) FROM generate_series(0, 63) b"
+make_readable 'shmuring.communicator = inside' 'shmuring.slots_per_backend = 64'
 
 worker() {
     ask 5001 'SELECT pid FROM shmuring_communicator WHERE is_serving'
@@ -46,6 +38,7 @@ worker=$(worker)
 kill -STOP "$worker"
 ends_at_once pg_cancel_backend 57014 'the worker is stopped'
 ends_at_once pg_terminate_backend 57P01 'the worker is stopped'
+times_out_at_once 'the worker is stopped'
 refuses 5001 57014 'statement timeout' "SET statement_timeout = 20; $read_page"
 refuses 5001 08000 'not answered in time' "SET shmuring.timeout = 20; $read_page"
 for statement in 'CREATE DATABASE other' 'DROP DATABASE other' CHECKPOINT; do
@@ -169,6 +162,7 @@ until_true is_served 5001
 kill -STOP "$page_server"
 ends_at_once pg_cancel_backend 57014 'the page server is stopped'
 ends_at_once pg_terminate_backend 57P01 'the page server is stopped'
+times_out_at_once 'the page server is stopped'
 refuses 5001 57014 'statement timeout' "SET statement_timeout = 20; $read_page"
 waits 'SET statement_timeout = 0'
 worker=$(worker)
@@ -181,8 +175,8 @@ wait "$session" || fail "the read was not finished: $(cat "$WORK/said")"
 grep -qx 8192 "$WORK/said" || fail "the read gave $(cat "$WORK/said")"
 gives 5001 "$(md5sum "$WORK/page" | cut -d ' ' -f 1)" "SELECT md5(shmuring_read_page('t', 'main', 0))"
 
-# Behind what is kept: since something has changed.
-ask 5001 'INSERT INTO t VALUES (0)'
+# Behind what is kept: since the page has changed.
+ask 5001 "UPDATE t SET i = 0 WHERE ctid = '(0,1)'"
 kill -STOP "$page_server"
 waits 'SET statement_timeout = 0'
 processes=$(children_of "$(postmaster_of c)")

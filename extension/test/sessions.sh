@@ -1,5 +1,17 @@
 # Functions of the tests with sessions that read by the ring, in the server of port 5001: the table `t` is what they read.
 
+# A server of such a table, whose pages are told in `pages`. Its log is $log, by a log collector.
+make_readable() { # LINE...
+    make_cluster a 'logging_collector = on' "log_filename = 'server.log'" 'max_connections = 40' "$@"
+    log=$WORK/a/log/server.log
+    start a 5001
+    ask 5001 'CREATE EXTENSION shmuring;
+        CREATE TABLE t AS SELECT i FROM generate_series(1, 20000) i; CREATE TABLE stop ()'
+    ask 5001 'CHECKPOINT'
+    until_true is_served 5001
+    ask 5001 "CREATE TABLE pages AS SELECT b, md5(shmuring_read_page('t', 'main', b)) FROM generate_series(0, 63) b"
+}
+
 read_page="SELECT length(shmuring_read_page('t', 'main', 0))"
 
 # A session that waits, whose process is $backend; what it said is in $WORK/said, what became of it is its status.
@@ -42,8 +54,29 @@ ends_at_once() { # FUNCTION SQLSTATE WHILE
         wait "$session" && fail "$1 does no harm" || true
         grep -q "$2" "$WORK/said" || fail "$1: $(cat "$WORK/said")"
     done
-    echo "$1 while $3: $best us"
-    [ "$best" -lt 50000 ] || fail "$1 took $best us at best"
+    is_at_once "$1" "$3" "$best"
+}
+# The same for statement_timeout: by how much it is late, as the session sees it.
+times_out_at_once() { # WHILE
+    local i late best=1000000000
+    for ((i = 0; i < 5; i++)); do
+        late=$(ask 5001 "SET statement_timeout = 100;
+            DO \$\$ BEGIN
+                PERFORM shmuring_read_page('t', 'main', 0);
+                RAISE 'it was answered';
+            EXCEPTION WHEN query_canceled THEN
+                RAISE NOTICE 'late by % us',
+                    round(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1e6) - 100000;
+            END \$\$" 2>&1) || fail "statement_timeout while $1: $late"
+        late=$(sed -n 's/^.*late by \([0-9]*\) us$/\1/p' <<<"$late")
+        [ -n "$late" ] || fail "statement_timeout does not end the wait while $1"
+        [ "$late" -ge "$best" ] || best=$late
+    done
+    is_at_once statement_timeout "$1" "$best"
+}
+is_at_once() { # WHAT WHILE US
+    echo "$1 while $2: $3 us"
+    [ "$3" -lt 50000 ] || fail "$1 took $3 us at best"
 }
 
 # Sessions that read and compare until there is a line in `stop`; each tells how much it read.

@@ -12,6 +12,7 @@ ends_at_once pg_cancel_backend 57014 'the communicator is stopped'
 ends_at_once pg_terminate_backend 57P01 'the communicator is stopped'
 
 # statement_timeout, and our own.
+times_out_at_once 'the communicator is stopped'
 refuses 5001 57014 'statement timeout' "SET statement_timeout = 20; $read_page"
 refuses 5001 08000 'not answered in time' "SET shmuring.timeout = 20; $read_page"
 # A prefetch does not wait for anything but room.
