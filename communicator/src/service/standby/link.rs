@@ -253,8 +253,14 @@ fn error(at: &str, e: &tokio_postgres::Error) -> ServiceError {
     }
     let source = std::error::Error::source(e);
     let errno = source.and_then(|s| s.downcast_ref::<std::io::Error>()).and_then(std::io::Error::raw_os_error);
+    let errno = match errno {
+        None => libc::ECONNRESET,
+        // The server's socket is not there. As an answer it would mean that the relation is not.
+        Some(libc::ENOENT) => libc::ECONNREFUSED,
+        Some(errno) => errno,
+    };
     let cause = source.map(|s| format!(": {s}")).unwrap_or_default();
-    ServiceError::new(errno.unwrap_or(libc::ECONNRESET), format!("{at}: {e}{cause}")).with_retry(Retry::Reconnect)
+    ServiceError::new(errno, format!("{at}: {e}{cause}")).with_retry(Retry::Reconnect)
 }
 
 fn refused(at: &str, e: &DbError) -> ServiceError {
@@ -265,7 +271,7 @@ fn refused(at: &str, e: &DbError) -> ServiceError {
         c if c.code().starts_with("28") => (libc::EACCES, Retry::Never),
         c if *c == SqlState::INSUFFICIENT_PRIVILEGE => (libc::EACCES, Retry::Never),
         c if *c == SqlState::UNDEFINED_FUNCTION || *c == SqlState::UNDEFINED_FILE => (libc::ENOSYS, Retry::Never),
-        c if *c == SqlState::INVALID_CATALOG_NAME => (libc::ENOENT, Retry::Never),
+        c if *c == SqlState::INVALID_CATALOG_NAME => (libc::ECONNREFUSED, Retry::Never),
         c if *c == SqlState::DATA_CORRUPTED || *c == SqlState::INDEX_CORRUPTED => (libc::EBADMSG, Retry::Later),
         // A conflict with recovery, a cancel, no room: another time.
         _ => (libc::EIO, Retry::Later),
