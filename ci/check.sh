@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 first=(deps structure)
 lanes=(
     "lint test single_step kill c-host postgres loom"
-    "nopanic install model instructions sanitize fuzz"
+    "nopanic install pg_headers model instructions sanitize fuzz"
 )
 if [ $# -gt 0 ]; then
     first=("$@")
