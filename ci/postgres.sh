@@ -42,8 +42,9 @@ cp -aL "/$share/." "$tree/$share"
 cp "$target/checked/shmuring" "$tree/usr/bin/"
 rm -f "$tree/$lib/lib/shmuring.so" "$tree/$share/extension"/shmuring*
 
-# PGXS builds where the sources are.
+# PGXS builds where the sources are. Tests follow the manuals.
 cp -r extension "$scratch/build"
+cp README.md "$scratch/"
 export PKG_CONFIG_PATH=$scratch/library/usr/lib/pkgconfig
 pgxs() { make --silent -C "$scratch/build" PG_CONFIG="$pg_config" with_llvm=no "$@"; }
 pgxs PG_CFLAGS='-Werror -Wno-error=vla' TEST_FUNCTIONS=1
