@@ -1,5 +1,9 @@
 //! Numbered storage, and doubly linked lists through it: adding, finding and removing cost the same however many there are.
 
+use crate::sync::prefetch_write;
+
+/// Bytes of a line of a cache.
+const LINE: usize = 64;
 /// No item.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -40,6 +44,17 @@ impl<T> Slab<T> {
         let number = self.items.len() as u32;
         self.items.push(Entry::Taken(item));
         number
+    }
+
+    /// Asks for the lines of an item that will be changed soon: a hint, whatever the number.
+    #[inline]
+    pub(super) fn expect(&self, number: u32) {
+        if let Some(entry) = self.items.get(number as usize) {
+            prefetch_write::<0, _>(entry);
+            if size_of::<Entry<T>>() > LINE {
+                prefetch_write::<LINE, _>(entry);
+            }
+        }
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&T> {

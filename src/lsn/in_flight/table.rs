@@ -90,6 +90,11 @@ impl Table {
         self.nodes.get_mut(number)
     }
 
+    /// Asks for the line of a node that will be changed soon.
+    pub(in super::super) fn expect(&self, number: u32) {
+        self.nodes.expect(number);
+    }
+
     /// Keys that are held in memory.
     pub(in super::super) fn len(&self) -> usize {
         self.nodes.len()

@@ -63,7 +63,7 @@ impl Scheduler {
     fn read_done(&mut self, unit: u32, from: From, outcome: Outcome, now: u64, events: &mut Vec<Event>) {
         let From { shard, generation, kind } = from;
         let Some(u) = self.units.get(unit) else { return };
-        let n = u.n;
+        let (n, class) = (u.n, u.class);
         match outcome {
             Outcome::Answered => {
                 if kind == Kind::Future {
@@ -75,6 +75,9 @@ impl Scheduler {
                         s.overtaken.0 += 1;
                         s.overtaken.1 += u128::from(now);
                     }
+                }
+                if kind == Kind::Ready {
+                    self.look_ahead(shard as usize, class);
                 }
                 self.answer(unit, true, events);
                 self.remove_unit(unit, now, events);

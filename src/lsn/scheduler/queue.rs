@@ -16,6 +16,8 @@ pub(super) struct Shard {
     pub(super) mark: Watermark,
     /// READY units by class.
     pub(super) ready: [List<0>; 3],
+    /// The next unit of each class to ask for ahead of its turn.
+    pub(super) ahead: [u32; 3],
     /// READY units that hold their keys: they go before all others.
     pub(super) admitted: List<0>,
     /// What each class may still send in this round.
@@ -41,6 +43,7 @@ impl Shard {
         Self {
             mark,
             ready: Default::default(),
+            ahead: [NONE; 3],
             admitted: List::default(),
             credit: options.weights,
             aged: 0,

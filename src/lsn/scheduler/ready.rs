@@ -117,6 +117,23 @@ impl Scheduler {
         Some(unit)
     }
 
+    /// Asks for the lines of one more unit that goes soon, of its key, and of who waits for it: with many outstanding none of
+    /// them is near. Called for each answer, since as many go then; a line comes while the next answers are worked on.
+    pub(super) fn look_ahead(&mut self, shard: usize, class: Class) {
+        let Some(s) = self.shards.get_mut(shard) else { return };
+        let (Some(list), Some(ahead)) = (s.ready.get(class as usize), s.ahead.get_mut(class as usize)) else { return };
+        // Only a hint: what has left the queue since, or has come to another one, costs nothing but the hint.
+        match self.units.get(*ahead).filter(|u| u.place == Place::Ready) {
+            Some(u) => {
+                self.table.expect(u.leaf);
+                self.waiters.expect(u.waiters.head);
+                *ahead = u.queue.next;
+            }
+            None => *ahead = list.head,
+        }
+        self.units.expect(*ahead);
+    }
+
     /// A name for a batch that is being formed.
     pub(super) fn reserve_batch(&mut self) -> BatchId {
         self.seq += 1;
