@@ -48,7 +48,7 @@ impl<T> Slab<T> {
 
     /// Asks for the lines of an item that will be changed soon: a hint, whatever the number.
     #[inline]
-    pub(super) fn expect(&self, number: u32) {
+    pub(super) fn ask_ahead(&self, number: u32) {
         if let Some(entry) = self.items.get(number as usize) {
             prefetch_write::<0, _>(entry);
             if size_of::<Entry<T>>() > LINE {

@@ -91,8 +91,8 @@ impl Table {
     }
 
     /// Asks for the line of a node that will be changed soon.
-    pub(in super::super) fn expect(&self, number: u32) {
-        self.nodes.expect(number);
+    pub(in super::super) fn ask_ahead(&self, number: u32) {
+        self.nodes.ask_ahead(number);
     }
 
     /// Keys that are held in memory.

@@ -125,13 +125,13 @@ impl Scheduler {
         // Only a hint: what has left the queue since, or has come to another one, costs nothing but the hint.
         match self.units.get(*ahead).filter(|u| u.place == Place::Ready) {
             Some(u) => {
-                self.table.expect(u.leaf);
-                self.waiters.expect(u.waiters.head);
+                self.table.ask_ahead(u.leaf);
+                self.waiters.ask_ahead(u.waiters.head);
                 *ahead = u.queue.next;
             }
             None => *ahead = list.head,
         }
-        self.units.expect(*ahead);
+        self.units.ask_ahead(*ahead);
     }
 
     /// A name for a batch that is being formed.
