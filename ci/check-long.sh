@@ -6,7 +6,7 @@
 #                they are
 #   kill         100,000 kills of backends and 10,000 of communicators under load, one after the other: some three hours
 #   single_step  a kill at every instruction, ten times over, since what sleepers do meanwhile differs: 20 minutes
-#   fuzz         an hour for each target, two at a time: four hours for the seven that there are
+#   fuzz         an hour for each target, two at a time: four hours for the eight that there are
 #   sanitize     as on demand
 #   proto        whether the Rust of the protocol files is what their compiler makes of them
 #

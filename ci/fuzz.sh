@@ -79,7 +79,7 @@ run() { # TARGET
         /^stat::new_units_added/ { new = $2 }
         END { printf "%-10s %9d executions in %d s, coverage %d, features %d, %d seeds, %d new inputs\n",
               target, runs, time, cov, ft, seeds, new }
-    ' "$log"
+    ' "$log" | tee -a "$scratch/sum"
 }
 
 echo "${#targets[@]} targets, $seconds s each, $jobs at a time, $with"
@@ -97,4 +97,5 @@ while [ "$running" -gt 0 ]; do
     wait -n || failed=1
     running=$((running - 1))
 done
+[ ! -f "$scratch/sum" ] || awk '{ n += $2 } END { printf "%d executions in all\n", n }' "$scratch/sum"
 exit $failed

@@ -49,8 +49,9 @@ long='two_slow| shuttle_|die|_death|wake_up|full_ring|bitmap'
 
 printf '%-110s %10s %6s %7s\n' model explored runs cpu
 sort "$scratch/table"
-awk '{ if ($1 ~ /^loom/) l += $2; else s += $2 }
-    END { printf "%d interleavings under loom, %d schedules under shuttle\n", l, s }' "$scratch/table"
+awk '{ if ($1 ~ /^loom/) { m++; l += $2 } else { t++; s += $2 } }
+    END { printf "%d models, %d interleavings under loom; %d tests, %d schedules under shuttle\n", m, l, t, s }' \
+    "$scratch/table"
 if [ "$(wc -l <"$scratch/table")" -ne "$(wc -l <"$scratch/tests")" ]; then
     echo "error: $(wc -l <"$scratch/tests") tests, of which failed:" >&2
     cat "$scratch/failed" >&2

@@ -15,6 +15,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
+: >"$scratch/sum"
 skipped=()
 skip() { # SANITIZER REASON
     printf '\n**** SKIPPED: %s sanitizer: %s\n' "$1" "$2" >&2
@@ -72,6 +73,7 @@ run() { # SANITIZER NAME [OPTION OF THE TEST HARNESS...]
     fi
     printf '%s: %-15s %s (%d s)\n' "$sanitizer" "$name" "$(sed -n 's/^test result: //p' "$scratch/log" | cut -d';' -f1-3)" \
         $((SECONDS - begin))
+    sed -nE "s/^test result: ok. ([0-9]+) passed.*/$sanitizer \1/p" "$scratch/log" >>"$scratch/sum"
 }
 
 # Faults that tests provoke in child processes stay the kernel's.
@@ -115,4 +117,6 @@ else
     done <"$scratch/address"
 fi
 
+awk '{ programs[$1]++; tests[$1] += $2 }
+    END { for (s in tests) printf "%s sanitizer: %d programs, %d tests\n", s, programs[s], tests[s] }' "$scratch/sum"
 [ ${#skipped[@]} -eq 0 ] || printf '\n**** NOT RUN: %s sanitizer\n' "${skipped[*]}" >&2
