@@ -3,6 +3,7 @@
 #![no_main]
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -10,6 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use shmuring::backend::Backend;
 use shmuring::layout::{layout_hash, Config, Geometry, Header, ABI_VERSION, MAGIC, SET};
 use shmuring::region::{Options, Region};
+use shmuring::request::RelTag;
 
 /// Most bytes of a region here.
 const MOST: usize = 128 << 10;
@@ -122,6 +124,10 @@ fn check(region: &Region, len: usize) {
         }
         assert!(pool.at(pool.count()).is_none());
     }
+    let shards = &parts.header.shards;
+    let count = shards.count.load(Relaxed);
+    let is_some = if count < 1 << 16 { count.max(1) } else { 1 };
+    assert!(u64::from(shards.shard_of(RelTag::default(), 7)) < is_some);
     let _ = region.liveness().role_held();
     if !region.is_read_only() {
         let backend = Backend::attach(region, 0, g.slots).unwrap();

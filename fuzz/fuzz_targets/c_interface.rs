@@ -26,7 +26,7 @@ use std::ptr::{null, null_mut};
 use abi::{ApiError, ApiInfo, ApiOptions, ApiWait, Handle};
 use attacker::ground;
 use libc::{EBADMSG, EBUSY, EFAULT, EINTR, EINVAL, EMEDIUMTYPE, ENODATA, ENOENT, ENOLCK, EOWNERDEAD, EPROTO};
-use libc::{EPROTONOSUPPORT, ETIMEDOUT, EXDEV};
+use libc::{EPROTONOSUPPORT, ESTALE, ETIMEDOUT, EXDEV};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use shmuring::layout::{Geometry, OwnerStats, RoleStats};
@@ -133,6 +133,8 @@ struct World {
     communicator: communicator::Side,
     server: Option<Handle>,
     pool: Vec<u8>,
+    /// Nobody has written the region's bytes but those who may.
+    is_undisturbed: bool,
 }
 
 impl World {
@@ -149,7 +151,8 @@ impl World {
             (Some(server), 1) => {
                 // SAFETY: a handle that lives, and a wait of ours.
                 let code = unsafe { abi::shmuring_server_settle(server, &wait) };
-                let errors = [ETIMEDOUT, EINTR, EOWNERDEAD, EBUSY, if is_good { EBUSY } else { EINVAL }];
+                // A word that changes under the call is told as what it has become.
+                let errors = [ETIMEDOUT, EINTR, EOWNERDEAD, EBUSY, ESTALE, if is_good { EBUSY } else { EINVAL }];
                 documented(code, &errors);
             }
             (held, _) => {
@@ -225,7 +228,9 @@ impl World {
             8 => self.server(u),
             9 => self.look(u),
             _ => self.tables(u),
-        }
+        }?;
+        self.check_sizes();
+        Ok(())
     }
 
     /// Ends every handle, whatever the bytes are now.
@@ -242,7 +247,13 @@ impl World {
 }
 
 /// The whole cycle, from attach on, while the bytes change.
-fn cycle(u: &mut Unstructured<'_>, g: Geometry, base: usize, lock_path: *const c_char) -> Result<()> {
+fn cycle(
+    u: &mut Unstructured<'_>,
+    g: Geometry,
+    base: usize,
+    lock_path: *const c_char,
+    is_undisturbed: bool,
+) -> Result<()> {
     let errors = [ENODATA, EMEDIUMTYPE, EPROTONOSUPPORT, EPROTO, EBADMSG, EXDEV, ENOLCK, EFAULT];
     let len = g.total_len as usize;
     let attached = Out::of(u, &errors, |out, err| {
@@ -259,6 +270,7 @@ fn cycle(u: &mut Unstructured<'_>, g: Geometry, base: usize, lock_path: *const c
         communicator: communicator::Side::default(),
         server: None,
         pool: vec![0; 3 * BLOCK],
+        is_undisturbed,
     };
     let mut result = world.register(u, region);
     for _ in 0..STEPS {
@@ -292,10 +304,12 @@ fn run(data: &[u8]) -> Result<()> {
         assert_eq!(abi::shmuring_region_init(at, len, &options, lock_path.as_ptr(), &mut region, &mut error), 0);
         assert_eq!(abi::shmuring_region_detach(region), 0);
     }
-    attacker::strike(base, &attacker::writes(&mut u, &g)?, 0);
+    let first = attacker::writes(&mut u, &g)?;
+    attacker::strike(base, &first, 0);
     // In half of the runs nobody disturbs: sequences then get far, and go the same way each time.
     let writes = if u.arbitrary()? { attacker::writes(&mut u, &g)? } else { Vec::new() };
-    ground.under_attack(base, writes, || cycle(&mut u, g, base, lock_path.as_ptr()))
+    let is_undisturbed = first.is_empty() && writes.is_empty();
+    ground.under_attack(base, writes, || cycle(&mut u, g, base, lock_path.as_ptr(), is_undisturbed))
 }
 
 fuzz_target!(|data: &[u8]| {

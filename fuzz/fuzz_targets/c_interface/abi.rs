@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use shmuring::request::Completion;
-pub use shmuring_ffi::api::{ApiError, ApiInfo, ApiLeftover, ApiOptions, ApiRel, ApiRequest, ApiWait};
+pub use shmuring_ffi::api::{ApiError, ApiInfo, ApiLeftover, ApiOptions, ApiRel, ApiRelSize, ApiRequest, ApiWait};
 // So that the functions are linked.
 use shmuring_ffi as _;
 
@@ -73,6 +73,8 @@ extern "C" {
     pub fn shmuring_written_get_database(region: Handle, db_oid: u32, lsn: *mut u64) -> c_int;
     pub fn shmuring_written_floor(region: Handle, lsn: *mut u64) -> c_int;
     pub fn shmuring_server_reset_written(server: Handle, floor: u64) -> c_int;
+    pub fn shmuring_shard_of(region: Handle, rel: ApiRel, block: u32) -> c_int;
+    pub fn shmuring_cached_rel_size(b: Handle, rel: ApiRel, out: *mut ApiRelSize) -> c_int;
     pub fn shmuring_owner_statistics(region: Handle, first: u32, out: *mut u64) -> c_int;
     pub fn shmuring_role_statistics(region: Handle, out: *mut u64) -> c_int;
 
@@ -128,6 +130,7 @@ extern "C" {
     pub fn shmuring_communicator_reap_or_park(c: Handle, to: u32, claims: *mut Claim, max: u32, ns: u64) -> c_int;
     pub fn shmuring_communicator_audit(c: Handle, claims: *mut Claim, max: u32) -> c_int;
     pub fn shmuring_communicator_wake(c: Handle) -> c_int;
+    pub fn shmuring_communicator_keep_sizes(c: Handle, flags: u32) -> c_int;
 
     pub fn shmuring_claim_is_cancelled(c: Handle, claim: i64) -> c_int;
     pub fn shmuring_claim_block_lsn(c: Handle, claim: i64, i: u32, lsn: *mut u64) -> c_int;
@@ -138,4 +141,5 @@ extern "C" {
     pub fn shmuring_claim_complete(c: Handle, claim: i64, value: u64, lsn: u64) -> c_int;
     pub fn shmuring_claim_fail(c: Handle, claim: i64, error: c_int, value: u64, attempts: u16) -> c_int;
     pub fn shmuring_claim_drop(c: Handle, claim: i64) -> c_int;
+    pub fn shmuring_claim_forget_size(c: Handle, claim: i64) -> c_int;
 }

@@ -6,9 +6,9 @@ use std::ptr::{null, null_mut};
 
 use libc::{E2BIG, EAGAIN, EALREADY, EBADF, EBUSY, EFAULT, EINPROGRESS, EINVAL, ENOBUFS, EPERM, ESTALE};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use shmuring::request::Completion;
+use shmuring::request::{Completion, MISSING};
 
-use crate::abi::{self, ApiLeftover, ApiRel, ApiRequest, ApiWait, Handle};
+use crate::abi::{self, ApiLeftover, ApiRel, ApiRelSize, ApiRequest, ApiWait, Handle};
 use crate::attacker::number;
 use crate::{a_wait, documented, elsewhere, Out, World, BLOCK, POISON, WAITED};
 
@@ -105,6 +105,25 @@ impl World {
             self.users += 1;
         }
         Ok(())
+    }
+
+    /// The blocks of a fork as a backend finds them, if it finds any.
+    pub fn cached(&self, rel: ApiRel) -> Option<u64> {
+        let handle = self.backend.handle.filter(|_| !self.backend.is_detached)?;
+        let untold = ApiRelSize { blocks: POISON as u64, lsn: 1, is_changed: 2, reserved: 3 };
+        let mut size = untold;
+        // SAFETY: a handle that lives, and a place of ours.
+        let code = unsafe { abi::shmuring_cached_rel_size(handle, rel, &mut size) };
+        match code {
+            1 => {
+                assert!((size.blocks < 1 << 32 || size.blocks == MISSING) && size.is_changed < 2 && size.reserved == 0)
+            }
+            code => {
+                assert!(code == 0 || rel.fork > 3 && code == -EINVAL, "{code}");
+                assert_eq!((size.blocks, size.lsn, size.is_changed, size.reserved), (untold.blocks, 1, 2, 3));
+            }
+        }
+        (code == 1).then_some(size.blocks)
     }
 
     /// Frees the handle if there is one.

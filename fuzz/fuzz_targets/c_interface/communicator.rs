@@ -1,13 +1,14 @@
 //! The side of a communicator that is written in C.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::ptr::{null, null_mut};
 
-use libc::{EBUSY, ECANCELED, EFAULT, EINVAL, ESTALE};
+use libc::{EALREADY, EBUSY, ECANCELED, EFAULT, EINVAL, ESTALE};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
+use shmuring::request::Opcode;
 
-use crate::abi::{self, Claim, Handle};
+use crate::abi::{self, ApiRel, Claim, Handle};
 use crate::attacker::number;
 use crate::{clock, documented, elsewhere, Out, World, BLOCK};
 
@@ -26,6 +27,19 @@ pub struct Side {
     live: BTreeSet<i64>,
     has_backlog: bool,
     audits: u32,
+    /// The library keeps the relation sizes.
+    keeps: bool,
+    /// Forks whose size claims change, by their names.
+    changing: BTreeMap<i64, ApiRel>,
+}
+
+/// The fork whose size a claim changes, if it changes one.
+fn changes(claim: &Claim) -> Option<ApiRel> {
+    use Opcode::{Create, Extend, Truncate, Unlink, UpdateRelSize, ZeroExtend};
+    let all = [Create, Extend, ZeroExtend, Truncate, Unlink, UpdateRelSize];
+    let [spc_oid, db_oid, rel_number] = claim.rel;
+    let rel = ApiRel { spc_oid, db_oid, rel_number, fork: claim.fork, reserved: [0; 3] };
+    all.iter().any(|opcode| *opcode as u8 == claim.opcode).then_some(rel)
 }
 
 impl World {
@@ -42,7 +56,37 @@ impl World {
         let inherited = unsafe { abi::shmuring_communicator_inherited(c) };
         assert!(inherited >= 0 && inherited as u32 <= self.geometry.slots);
         self.communicator.has_backlog = inherited > 0;
+        if u.ratio(3, 4)? {
+            self.keep_sizes(u, c)?;
+        }
         Ok(())
+    }
+
+    fn keep_sizes(&mut self, u: &mut Unstructured<'_>, c: Handle) -> Result<()> {
+        let flags = if u.ratio(1, 16)? { u.arbitrary()? } else { u32::from(u.arbitrary::<bool>()?) };
+        // SAFETY: null or a handle that lives.
+        unsafe {
+            assert_eq!(abi::shmuring_communicator_keep_sizes(null_mut(), flags), -EFAULT);
+            let expected = if flags > 1 {
+                -EINVAL
+            } else if self.communicator.keeps {
+                -EALREADY
+            } else {
+                0
+            };
+            assert_eq!(abi::shmuring_communicator_keep_sizes(c, flags), expected);
+            self.communicator.keeps |= expected == 0;
+        }
+        Ok(())
+    }
+
+    /// While its size changes a fork is a miss, unless the bytes are somebody else's.
+    pub fn check_sizes(&self) {
+        let side = &self.communicator;
+        let changing = side.changing.iter().filter(|(name, _)| side.keeps && side.live.contains(name));
+        for rel in changing.map(|(_, rel)| *rel) {
+            assert!(!self.is_undisturbed || self.cached(rel).is_none(), "the size of {rel:?} is told while it changes");
+        }
     }
 
     /// Gives the role up if it is held.
@@ -59,6 +103,7 @@ impl World {
     pub fn communicate(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let Some(c) = self.communicator.handle else { return self.take_role(u) };
         match u.int_in_range(0..=15)? {
+            0 if u.arbitrary()? => self.keep_sizes(u, c),
             0 => self.take_role(u),
             1 => {
                 self.release_role();
@@ -127,6 +172,7 @@ impl World {
             assert!(claim.opcode <= 15 && claim.count <= 32 && claim.flags & !0x3f == 0 && claim.flags & 3 != 3);
             self.communicator.names.push(claim.name);
             self.communicator.live.insert(claim.name);
+            self.communicator.changing.extend(changes(claim).map(|rel| (claim.name, rel)));
         }
         self.communicator.has_backlog = code as usize == max;
         for claim in &claims[..code as usize] {
@@ -169,7 +215,7 @@ impl World {
         let from = if lacks { null() } else { page.as_ptr().cast() };
         let to = if lacks { null_mut() } else { page.as_mut_ptr().cast() };
         let lsn_at = if lacks { null_mut() } else { &raw mut lsn };
-        let what = u.int_in_range(0..=7)?;
+        let what = u.int_in_range(0..=8)?;
         let call = || {
             // SAFETY: a handle that lives; as many bytes as are named.
             unsafe {
@@ -179,25 +225,27 @@ impl World {
                     2 => abi::shmuring_claim_begin_copy(c, name),
                     3 => abi::shmuring_claim_suspend(c, name),
                     4 | 5 => abi::shmuring_claim_deliver(c, name, i, from, bytes),
+                    8 => abi::shmuring_claim_forget_size(c, name),
                     _ => abi::shmuring_claim_take_image(c, name, i, to, bytes),
                 }
             }
         };
         let code = if u.ratio(1, 32)? { elsewhere(call) } else { call() };
         let mut errors: Vec<c_int> = vec![if outside { EINVAL } else { ESTALE }];
-        if what >= 2 {
+        let copies = (4..8).contains(&what);
+        if (2..8).contains(&what) {
             errors.push(ECANCELED);
         }
-        if what == 1 || what >= 4 {
+        if what == 1 || copies {
             errors.extend(if lacks { [EFAULT, EFAULT] } else { [EINVAL, EINVAL] });
         }
-        if what >= 4 && lacks {
+        if copies && lacks {
             assert_eq!(code, -EFAULT);
         }
         assert!(code <= 0 || what == 0 && code == 1, "{code}");
         let is_done = documented(code, &errors).is_some();
         self.check_name(name, is_done || code == -ECANCELED);
-        assert!(!is_done || what < 4 || bytes <= BLOCK, "more than a block was copied");
+        assert!(!is_done || !copies || bytes <= BLOCK, "more than a block was copied");
         if code == -ECANCELED {
             self.is_gone(c, name);
         }

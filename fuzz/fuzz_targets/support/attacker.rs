@@ -2,6 +2,7 @@
 //! are compared afterwards and a page that nobody may touch.
 #![allow(dead_code)] // Each target uses its own part.
 
+use std::mem::offset_of;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{channel, Receiver, Sender};
@@ -9,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use shmuring::layout::Geometry;
+use shmuring::layout::{Geometry, Header};
 use shmuring::slot::{State, Word};
 
 /// Bytes for a region, and those before it that must stay as they are.
@@ -157,8 +158,11 @@ fn write(u: &mut Unstructured<'_>, g: &Geometry) -> Result<Write> {
     let words = |i: usize| g.offsets[i] as usize / 8;
     let slot = u.int_in_range(0..=g.slots as usize - 1)?;
     let at = match u.int_in_range(0..=9)? {
-        // The words of the header that are in use, configuration and magic among them.
-        0 => u.int_in_range(0..=143)?,
+        // The words of the header that are in use, configuration and magic among them; of shards the first 23.
+        0 => match u.int_in_range(0..=255)? {
+            n @ 0..=149 => n,
+            n => n - 150 + offset_of!(Header, shards) / 8,
+        },
         1 => 16 * u.int_in_range(1..=7)?,
         2 => words(1),
         3 => words(4) + 8 * u.int_in_range(0..=g.capacity as usize - 1)?,
