@@ -27,14 +27,18 @@ fn main() {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match args[..] {
         [] => {
-            cost::run();
+            cost::run("");
             ages::run(20_000_000, "");
         }
-        ["--cost"] => cost::run(),
+        ["--cost"] => cost::run(""),
+        ["--cost", only] => cost::run(only),
         ["--ages"] => ages::run(20_000_000, ""),
         ["--ages", only] => ages::run(20_000_000, only),
         ["--wal", file] => wal::run(file.as_ref()),
-        _ => panic!("usage: [--cost | --ages [uniform | 'zipf 0.8' | 'zipf 1.1'] | --wal FILE]"),
+        _ => panic!(
+            "usage: [--cost ['1,000' | '8 million' | 'zipf 1.1'] | --ages [uniform | 'zipf 0.8' | 'zipf 1.1'] | \
+             --wal FILE]"
+        ),
     }
 }
 

@@ -51,7 +51,11 @@ impl Zipf {
 }
 
 impl Writes {
-    fn next(&self, random: &mut Random) -> u32 {
+    pub fn zipf(s: f64) -> Self {
+        Self::Zipf(Zipf::new(s))
+    }
+
+    pub fn next(&self, random: &mut Random) -> u32 {
         match self {
             Self::Uniform => random.below(PAGES) as u32,
             // Neighbours in rank are no neighbours on disk: 7368787 has no divisor in common with the number of pages.
@@ -103,11 +107,7 @@ pub const HEAD: &str = "| writes | | median age | < 10 k | < 100 k |\n|---|---|-
 /// All kinds of writes, or the one named so.
 pub fn run(writes: usize, only: &str) {
     println!("\nage of the answer for a random page, in writes; {PAGES} pages, {writes} writes, 8 MiB each\n\n{HEAD}");
-    let kinds = [
-        ("uniform", Writes::Uniform),
-        ("zipf 0.8", Writes::Zipf(Zipf::new(0.8))),
-        ("zipf 1.1", Writes::Zipf(Zipf::new(1.1))),
-    ];
+    let kinds = [("uniform", Writes::Uniform), ("zipf 0.8", Writes::zipf(0.8)), ("zipf 1.1", Writes::zipf(1.1))];
     for (name, kind) in kinds.iter().filter(|(name, _)| only.is_empty() || *name == only) {
         let tables = answering(1);
         let mut ages = Ages::new(&tables);

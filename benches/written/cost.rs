@@ -1,5 +1,6 @@
-//! What a note and a get cost, in 1, 2 and 4 processes at once.
+//! What a note and a get cost, in 1, 2 and 4 processes at once, of blocks all over a table and of a few that all want.
 
+use super::ages::Writes;
 use super::contenders::{shared_words, Contender, Page, Random};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Instant;
@@ -10,9 +11,25 @@ const CHUNK: u64 = 500;
 const ROUNDS: usize = 7;
 const MOST: usize = 4;
 
-/// Runs all chunks of `ops` in `n` forked processes at once; ns an operation of the median chunk, the mean of the processes.
-fn in_processes(n: usize, ops: impl Fn(usize, u64)) -> f64 {
-    let board = shared_words(2 + MOST);
+/// Fewer chunks side by side than this say nothing.
+const LEAST: usize = 20;
+
+/// What a measurement came to, over the processes that were timed.
+#[derive(Clone, Copy)]
+struct Timed {
+    /// ns an operation, of the median chunk; of chunks that ran beside another process's where there are several.
+    ns: f64,
+    /// Share of the chunks that did.
+    beside: f64,
+}
+
+/// Runs all chunks of `ops` in `n` forked processes at once, and times those that are `timed`. `None`: too few of their
+/// chunks ran beside others.
+fn in_processes(n: usize, timed: impl Fn(usize) -> bool, ops: impl Fn(usize, u64)) -> Option<Timed> {
+    // Ready, go; then of each process: chunks done, ns, chunks beside another.
+    let board = shared_words(2 + 3 * MOST);
+    let (done, results) = board[2..].split_at(MOST);
+    let others = |i: usize| (0..n).filter(|k| *k != i).map(|k| done[k].load(Relaxed)).sum::<u64>();
     let children: Vec<_> = (0..n)
         .map(|i| {
             // SAFETY: this process has one thread.
@@ -24,13 +41,18 @@ fn in_processes(n: usize, ops: impl Fn(usize, u64)) -> f64 {
                         std::hint::spin_loop();
                         std::thread::yield_now();
                     }
-                    let timed = |chunk| {
-                        let begin = Instant::now();
+                    let chunk = |chunk| {
+                        let (before, begin) = (others(i), Instant::now());
                         ops(i, chunk);
-                        begin.elapsed().as_nanos() as f64
+                        let ns = begin.elapsed().as_nanos() as f64;
+                        done[i].store(chunk + 1, Relaxed);
+                        (n == 1 || others(i) != before).then_some(ns)
                     };
-                    let ns = median((0..OPS / CHUNK).map(timed).collect());
-                    board[2 + i].store(ns as u64, Relaxed);
+                    let beside: Vec<_> = (0..OPS / CHUNK).filter_map(chunk).collect();
+                    results[2 * i + 1].store(beside.len() as u64, Relaxed);
+                    if beside.len() >= LEAST {
+                        results[2 * i].store(median(beside) as u64, Relaxed);
+                    }
                     // SAFETY: ends the child without the parent's destructors.
                     unsafe { libc::_exit(0) }
                 }
@@ -49,8 +71,11 @@ fn in_processes(n: usize, ops: impl Fn(usize, u64)) -> f64 {
         assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
         assert_eq!(status, 0, "a child failed");
     }
-    let sum: u64 = board[2..2 + n].iter().map(|t| t.load(Relaxed)).sum();
-    sum as f64 / (n as u64 * CHUNK) as f64
+    let of = |i: usize| (results[2 * i].load(Relaxed) as f64, results[2 * i + 1].load(Relaxed) as f64);
+    let told: Vec<_> = (0..n).filter(|i| timed(*i)).map(of).filter(|(ns, _)| *ns > 0.0).collect();
+    let mean = |sum: f64, of: u64| sum / (told.len() as u64 * of) as f64;
+    let (ns, beside) = told.iter().fold((0.0, 0.0), |(a, b), (ns, beside)| (a + ns, b + beside));
+    (!told.is_empty()).then(|| Timed { ns: mean(ns, CHUNK), beside: mean(beside, OPS / CHUNK) })
 }
 
 fn pin(i: usize) {
@@ -63,55 +88,119 @@ fn pin(i: usize) {
     }
 }
 
-/// One chunk of notes by process `i` of `n`, of random blocks below `blocks`, from LSN `from` on.
-fn note(table: &Contender, (i, n): (usize, usize), chunk: u64, blocks: u64, from: u64) {
-    let from = from + chunk * CHUNK * n as u64;
-    let mut random = Random(from ^ i as u64);
-    for k in 0..CHUNK {
-        table.note(Page::of(random.below(blocks) as u32), (from + k * n as u64 + i as u64) * 8);
+/// Which blocks are worked on.
+enum Blocks {
+    /// Any below this.
+    Below(u64),
+    /// A list, sampled before: from a random place on.
+    Listed(Vec<u32>),
+}
+
+impl Blocks {
+    /// Zipf's law: processes meet on the same few lines.
+    fn hot() -> Self {
+        let (law, mut random) = (Writes::zipf(1.1), Random(11));
+        Self::Listed((0..1 << 14).map(|_| law.next(&mut random)).collect())
+    }
+
+    /// The blocks of a chunk.
+    fn chunk(&self, seed: u64) -> impl Iterator<Item = u32> + '_ {
+        let mut random = Random(seed);
+        let mut at = random.next() as usize;
+        let next = move || match self {
+            Self::Below(n) => random.below(*n) as u32,
+            Self::Listed(list) => {
+                at = (at + 1) % list.len();
+                list[at]
+            }
+        };
+        std::iter::repeat_with(next).take(CHUNK as usize)
     }
 }
 
-fn get(table: &Contender, i: usize, chunk: u64, blocks: u64, seed: u64) {
-    let mut random = Random(seed ^ chunk << 8 ^ i as u64);
-    let mut sum = 0u64;
-    for _ in 0..CHUNK {
-        sum = sum.wrapping_add(table.get(Page::of(random.below(blocks) as u32)));
+/// One chunk of notes by process `i` of `n`, from LSN `from` on.
+fn note(table: &Contender, (i, n): (usize, usize), chunk: u64, blocks: &Blocks, from: u64) {
+    let from = from + chunk * CHUNK * n as u64;
+    for (k, block) in (0..).zip(blocks.chunk(from ^ i as u64)) {
+        table.note(Page::of(block), (from + k * n as u64 + i as u64) * 8);
     }
-    std::hint::black_box(sum);
+}
+
+fn get(table: &Contender, i: usize, chunk: u64, blocks: &Blocks, seed: u64) {
+    let pages = blocks.chunk(seed ^ chunk << 8 ^ i as u64).map(Page::of);
+    std::hint::black_box(pages.fold(0u64, |sum, page| sum.wrapping_add(table.get(page))));
 }
 
 fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
+    of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-pub fn run() {
-    println!("ns an operation, and x floor; 8 MiB each; median of {ROUNDS} rounds\n");
-    println!("| blocks | processes | | note | x | get | x |\n|---|---|---|---|---|---|---|");
-    for (name, blocks) in [("1,000", 1_000), ("8 million", 8_000_000)] {
+/// What is measured: notes, gets, gets beside processes that note.
+const KINDS: usize = 3;
+type Times = [Vec<Timed>; KINDS];
+
+/// One measurement of each kind in `n` processes, with LSNs from `from` on.
+fn measure(table: &Contender, blocks: &Blocks, n: usize, from: u64) -> [Option<Timed>; KINDS] {
+    let noted = in_processes(n, |_| true, |i, chunk| note(table, (i, n), chunk, blocks, from));
+    let got = in_processes(n, |_| true, |i, chunk| get(table, i, chunk, blocks, from));
+    // Every other process notes what the others look up.
+    let is_reader = |i: usize| i % 2 == 0;
+    let later = from + OPS * n as u64;
+    let beside_notes = in_processes(n, is_reader, |i, chunk| match is_reader(i) {
+        true => get(table, i, chunk, blocks, later),
+        false => note(table, (i, n), chunk, blocks, later),
+    });
+    [noted, got, beside_notes]
+}
+
+/// All contenders on these blocks in `n` processes: a row for each, and one for the floor of a process that is alone.
+fn compare(name: &str, blocks: &Blocks, n: usize) {
+    let tables = Contender::all(1);
+    let mut rows: Vec<_> = tables.iter().map(|(what, table)| (*what, table, n)).collect();
+    if let Some((_, floor)) = tables.last() {
+        rows.push(("floor, alone", floor, 1));
+    }
+    let mut times: Vec<Times> = vec![Default::default(); rows.len()];
+    let mut from = 1;
+    // All take turns, so that all see the same weather; the first round warms up.
+    for round in 0..=ROUNDS {
+        for ((_, table, n), times) in rows.iter().zip(&mut times) {
+            let found = measure(table, blocks, *n, from);
+            if round > 0 {
+                times.iter_mut().zip(found).for_each(|(to, t)| to.extend(t));
+            }
+        }
+        from += 2 * OPS * n as u64;
+    }
+    let of = |times: &Times, what: fn(&Timed) -> f64| times.each_ref().map(|t| median(t.iter().map(what).collect()));
+    let Some(alone) = times.last().map(|t| of(t, |t| t.ns)) else { return };
+    for ((what, _, n), times) in rows.iter().zip(&times) {
+        print!("| {name} | {n} | {what} |");
+        for ((ns, beside), alone) in of(times, |t| t.ns).iter().zip(of(times, |t| t.beside)).zip(alone) {
+            match (ns.is_nan(), *n) {
+                (true, _) => print!(" - | - | too few |"),
+                (false, 1) => print!(" {ns:.1} | {:.2} | - |", ns / alone),
+                (false, _) => print!(" {ns:.1} | {:.2} | {:.0} % |", ns / alone, beside * 100.0),
+            }
+        }
+        println!();
+    }
+}
+
+/// All sets of blocks, or the one named so.
+pub fn run(only: &str) {
+    println!(
+        "ns an operation, x the floor of a process that is alone, share of chunks beside another process; 8 MiB each; \
+         median of {ROUNDS} rounds\n"
+    );
+    println!("| blocks | processes | | note | x | beside | get | x | beside | get, others note | x | beside |");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let few = Blocks::Below(1_000);
+    let sets = [("1,000", few), ("8 million", Blocks::Below(8_000_000)), ("zipf 1.1", Blocks::hot())];
+    for (name, blocks) in sets.iter().filter(|(name, _)| only.is_empty() || *name == only) {
         for n in [1, 2, 4] {
-            let tables = Contender::all(1);
-            let mut times = vec![(Vec::new(), Vec::new()); tables.len()];
-            let mut from = 1;
-            // All take turns, so that all see the same weather; the first round warms up.
-            for round in 0..=ROUNDS {
-                for ((_, table), times) in tables.iter().zip(&mut times) {
-                    let noted = in_processes(n, |i, chunk| note(table, (i, n), chunk, blocks, from));
-                    let got = in_processes(n, |i, chunk| get(table, i, chunk, blocks, from));
-                    if round > 0 {
-                        times.0.push(noted);
-                        times.1.push(got);
-                    }
-                }
-                from += OPS * n as u64;
-            }
-            let medians: Vec<_> = times.into_iter().map(|(a, b)| (median(a), median(b))).collect();
-            let floor = medians[tables.len() - 1];
-            for ((what, _), (noted, got)) in tables.iter().zip(&medians) {
-                let (x, y) = (noted / floor.0, got / floor.1);
-                println!("| {name} | {n} | {what} | {noted:.1} | {x:.2} | {got:.1} | {y:.2} |");
-            }
+            compare(name, blocks, n);
         }
     }
 }
