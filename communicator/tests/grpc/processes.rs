@@ -3,7 +3,7 @@
 #[path = "../support/mod.rs"]
 mod command;
 
-use crate::support::IDS;
+use crate::support::{Fake, IDS};
 use command::{page, pages, run, shmuring, soon, Serve, Site, REL};
 use shmuring::lsn::shards::Sharding;
 use shmuring::region::Region;
@@ -154,6 +154,27 @@ fn a_communicator_serves_the_other_shards_while_one_page_server_is_away() {
     assert!(std::fs::read(site.path("read")).unwrap() == page(away[1], 1));
     site.check(away[0]..away[0] + 1, 2);
     next.drain();
+}
+
+#[test]
+fn a_shard_that_took_no_writes_takes_them_once_the_map_leads_to_a_server_that_does() {
+    let site = Site::new();
+    let mut servers: Vec<_> = (0..3).map(|i| Server::start(&site, i)).collect();
+    let none = Fake::new(2);
+    none.state.lock().unwrap().writes_unknown = true;
+    let url = std::mem::replace(&mut servers[2].url, none.url());
+    write_map(&site, &servers);
+    let mut communicator = serve(&site);
+    let create = || site.write(0, &pages(0..24, 1), &["--create", "--extend"]);
+    create().failed_as(6, &["errno 30"]);
+    // Nothing but this: no restart.
+    servers[2].url = url;
+    write_map(&site, &servers);
+    communicator.signal(libc::SIGHUP);
+    assert!(soon(|| create().code == Some(0)), "{}", communicator.log());
+    site.check(0..24, 1);
+    assert_eq!(site.stat()["communicator"]["epoch"], 1);
+    communicator.drain();
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub struct State {
     /// Fences and applies in order.
     pub written: Vec<Written>,
     pub writes_unknown: bool,
+    /// How often word of ingest was asked for in vain.
+    pub unknown: usize,
     pub fence_refused: bool,
 }
 
@@ -303,8 +305,12 @@ impl WriteService for Fake {
     }
 
     async fn watch(&self, _: Request<write::WatchRequest>) -> Out<Self::WatchStream> {
-        if self.state.lock().unwrap().writes_unknown {
-            return Err(Status::unimplemented("what is that"));
+        {
+            let mut state = self.state.lock().unwrap();
+            if state.writes_unknown {
+                state.unknown += 1;
+                return Err(Status::unimplemented("what is that"));
+            }
         }
         self.single("watch")?;
         let (to, words) = tokio::sync::mpsc::channel(4);

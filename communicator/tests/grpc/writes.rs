@@ -207,6 +207,34 @@ fn a_server_without_the_write_service_is_only_read_from() {
 }
 
 #[test]
+fn a_server_in_place_of_one_without_the_write_service_is_fenced_by_itself_and_written() {
+    let server = Fake::new(1);
+    server.state.lock().unwrap().writes_unknown = true;
+    // How often it is asked anew.
+    let c = one(&server, GrpcOptions { backoff_max: Duration::from_millis(50), ..patient() });
+    let apply = || {
+        let group = Arc::new(vec![MutationRequest::first(Mutation::Create { rel: REL, lsn: 1 })]);
+        c.runtime.block_on(c.service.apply(TERM.life, TERM.epoch, group)).remove(0)
+    };
+    c.service.serves(TERM.region);
+    c.runtime.block_on(c.service.fence(TERM.life, TERM.epoch)).unwrap();
+    assert_eq!(apply().unwrap_err().errno, libc::EROFS);
+    // Whoever comes next is no better.
+    server.kill();
+    server.start();
+    let asked = server.state.lock().unwrap().unknown;
+    assert!(soon(|| server.state.lock().unwrap().unknown > asked + 1));
+    assert_eq!(apply().unwrap_err().errno, libc::EROFS);
+    assert_eq!(server.written(), []);
+    server.kill();
+    server.state.lock().unwrap().writes_unknown = false;
+    server.start();
+    assert!(soon(|| server.written() == [Written::Fence(TERM)]), "{:?}", server.written());
+    assert!(soon(|| apply() == Ok(1)));
+    assert_eq!(server.written().first(), Some(&Written::Fence(TERM)));
+}
+
+#[test]
 fn a_write_to_a_server_that_dies_may_be_tried_again() {
     let bed = Bed::new(GrpcOptions { answer: Duration::from_secs(1), ..patient() });
     assert!(soon(|| bed.c.runtime.block_on(bed.c.service.fence(TERM.life, TERM.epoch)).is_ok()));

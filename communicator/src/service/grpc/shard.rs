@@ -11,6 +11,7 @@ use shmuring::request::Lsn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// What all shards share.
@@ -40,6 +41,8 @@ pub(super) struct Shard {
     pub(super) number: usize,
     pub(super) shared: Arc<Shared>,
     state: Mutex<(u64, Option<Arc<Link>>)>,
+    /// The last attachment that was made.
+    pub(super) attached: watch::Sender<u64>,
     connecting: tokio::sync::Mutex<Attempts>,
     why: Mutex<String>,
     /// Last record LSN of the present attachment as its server last said; 0: it has said nothing.
@@ -61,6 +64,7 @@ impl Shard {
             number,
             shared,
             state: Mutex::default(),
+            attached: watch::Sender::new(0),
             connecting: tokio::sync::Mutex::new(attempts),
             why: Mutex::default(),
             ingested: AtomicU64::new(0),
@@ -75,7 +79,7 @@ impl Shard {
     }
 
     /// The attachment, if there is one.
-    fn current(&self) -> Option<Arc<Link>> {
+    pub(super) fn current(&self) -> Option<Arc<Link>> {
         lock(&self.state).1.clone()
     }
 
@@ -148,6 +152,7 @@ impl Shard {
                 self.ingested.store(0, Ordering::Relaxed);
                 state.1 = Some(link.clone());
                 drop(state);
+                self.attached.send_replace(link.generation);
                 tracing::debug!(shard = self.number, server = link.server, generation = link.generation, "attached");
                 Some(link)
             }

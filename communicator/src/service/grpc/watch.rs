@@ -16,21 +16,26 @@ const LONG: Duration = Duration::from_secs(2);
 pub(super) async fn run(shard: Arc<Shard>) {
     let options = shard.shared.options;
     let mut pause = options.backoff;
+    let mut attached = shard.attached.subscribe();
+    let mut silent = None;
     loop {
         let Ok(link) = shard.link().await else { continue };
         let since = Instant::now();
-        let end = follow(&shard, &link).await;
+        let was_silent = silent == Some(link.generation);
+        let end = follow(&shard, &link, was_silent).await;
         match end {
-            // It will never tell: all that is known is what answers prove.
+            // All that is known is what answers prove. Its connection may end unnoticed, so it is asked again.
             Err(Ended::Unknown) => {
-                tracing::info!(
-                    shard = shard.number,
-                    server = link.server,
-                    "the server takes no writes, nor tells its ingest"
-                );
-                while shard.generation() == link.generation {
-                    tokio::time::sleep(options.backoff_max).await;
+                if !was_silent {
+                    let server = &link.server;
+                    tracing::info!(shard = shard.number, server, "the server takes no writes, nor tells its ingest");
                 }
+                silent = Some(link.generation);
+                attached.borrow_and_update();
+                if shard.generation() == link.generation {
+                    let _ = tokio::time::timeout(options.backoff_max, attached.changed()).await;
+                }
+                continue;
             }
             Err(Ended::Refused(e)) => {
                 tracing::warn!(shard = shard.number, "the server does not tell its ingest: {e}");
@@ -48,8 +53,8 @@ enum Ended {
     Refused(ServiceError),
 }
 
-/// To the end of the attachment.
-async fn follow(shard: &Shard, link: &Link) -> core::result::Result<(), Ended> {
+/// To the end of the attachment. One `was_silent` that tells after all leads to another server now, by a proxy between.
+async fn follow(shard: &Shard, link: &Link, was_silent: bool) -> core::result::Result<(), Ended> {
     let mut stream = match open(shard, link).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(status)) if status.code() == Code::Unimplemented => return Err(Ended::Unknown),
@@ -65,6 +70,10 @@ async fn follow(shard: &Shard, link: &Link) -> core::result::Result<(), Ended> {
             return Err(Ended::Refused(silent));
         }
     };
+    if was_silent {
+        shard.lost(link.generation, &"the server takes writes now");
+        return Ok(());
+    }
     loop {
         match stream.message().await {
             Ok(Some(said)) => shard.heard(link.generation, said.last_record_lsn, said.disk_consistent_lsn),

@@ -16,10 +16,10 @@ use crate::wire::mutation::{mutation_out, Term};
 use crate::wire::proto::write::{self, ApplyRequest, FenceRequest, Mutation, SyncRequest};
 use shmuring::request::Lsn;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{watch, Notify};
 use tokio::task::JoinSet;
 use tonic::{Code, Response, Status};
 
@@ -44,8 +44,8 @@ pub(super) struct Writer {
     fenced: tokio::sync::Mutex<Option<(u64, Term)>>,
     /// The term that writes, once there is one.
     term: Mutex<Option<Term>>,
-    /// The server does not know the service.
-    takes_none: AtomicBool,
+    /// The attachment whose server does not know the service. The next may lead to one that does.
+    takes_none: AtomicU64,
     /// Up to where the writer has come, and up to where the server was told so.
     wanted: AtomicU64,
     told: AtomicU64,
@@ -59,7 +59,7 @@ impl Writes {
                 shard: shard.clone(),
                 fenced: tokio::sync::Mutex::default(),
                 term: Mutex::default(),
-                takes_none: AtomicBool::new(false),
+                takes_none: AtomicU64::new(u64::MAX),
                 wanted: AtomicU64::new(0),
                 told: AtomicU64::new(0),
                 more: Notify::new(),
@@ -169,6 +169,26 @@ impl Writer {
         }
     }
 
+    /// Whether the server of an attachment does not know the service.
+    fn takes_none(&self, generation: u64) -> bool {
+        // Relaxed: no data hangs off it.
+        self.takes_none.load(Ordering::Relaxed) == generation
+    }
+
+    /// The same of the present attachment; of none nothing is known.
+    fn takes_none_now(&self) -> bool {
+        self.shard.current().is_some_and(|link| self.takes_none(link.generation))
+    }
+
+    /// Comes when there may be more to tell: to the same server, or to the one of a new attachment.
+    async fn news(&self, attached: &mut watch::Receiver<u64>) {
+        tokio::select! {
+            () = self.more.notified() => {}
+            // The sender lives as long as the shard does.
+            _ = attached.changed() => {}
+        }
+    }
+
     fn about(&self, link: &Link, what: &str) -> About {
         self.shard.about(&link.server, what, 0)
     }
@@ -187,7 +207,7 @@ impl Writer {
                 let e = of_status(&self.about(link, what), &status);
                 if !is_of_connection(&status) {
                     if status.code() == Code::Unimplemented {
-                        self.takes_none.store(true, Ordering::Relaxed);
+                        self.takes_none.store(link.generation, Ordering::Relaxed);
                     }
                     return Err(e);
                 }
@@ -224,14 +244,14 @@ impl Writer {
 
     async fn fence(&self, fenced: &mut Option<(u64, Term)>, link: &Link, term: Term) -> Result<()> {
         // Where nothing can be written every term is fenced.
-        if *fenced == Some((link.generation, term)) || self.takes_none.load(Ordering::Relaxed) {
+        if *fenced == Some((link.generation, term)) || self.takes_none(link.generation) {
             return Ok(());
         }
         let mut client = link.writes();
         let attachment = link.generation;
         let request = FenceRequest { term: Some(term.out()), shard: Some(self.shape()), attachment };
         let answer = match self.end(link, "fence", client.fence(link.request(request))).await {
-            Err(_) if self.takes_none.load(Ordering::Relaxed) => return Ok(()),
+            Err(_) if self.takes_none(link.generation) => return Ok(()),
             answer => answer?,
         };
         if let Some(failure) = answer.failure {
@@ -251,7 +271,7 @@ impl Writer {
     /// Whether the term is still to be told to the server, on this attachment.
     async fn is_unfenced(&self, term: Term) -> bool {
         let fenced = *self.fenced.lock().await;
-        !self.takes_none.load(Ordering::Relaxed) && fenced.map(|(_, fenced)| fenced) != Some(term)
+        !self.takes_none_now() && fenced.map(|(_, fenced)| fenced) != Some(term)
     }
 
     /// The server's error, with whose it is.
@@ -262,7 +282,7 @@ impl Writer {
 
     /// Applies mutations; fences first where this attachment or the term is new.
     async fn apply(&self, term: Term, mutation: Vec<Mutation>, written_lsn: Lsn) -> Result<Vec<Result<u64>>> {
-        if self.takes_none.load(Ordering::Relaxed) {
+        if self.takes_none_now() {
             return Err(ServiceError::read_only());
         }
         let count = mutation.len();
@@ -271,6 +291,9 @@ impl Writer {
         let term = self.newest(term);
         let link = self.shard.link().await?;
         self.fence(&mut fenced, &link, term).await?;
+        if self.takes_none(link.generation) {
+            return Err(ServiceError::read_only());
+        }
         let mut client = link.writes();
         let attachment = link.generation;
         let request = link.request(ApplyRequest { term: Some(term.out()), mutation, written_lsn, attachment });
@@ -284,12 +307,16 @@ impl Writer {
     }
 
     async fn sync(&self) -> Result<()> {
-        if self.takes_none.load(Ordering::Relaxed) {
+        if self.takes_none_now() {
             return Ok(());
         }
         let link = self.shard.link().await?;
         let mut client = link.writes();
-        match self.end(&link, "sync", client.sync(link.request(SyncRequest {}))).await?.failure {
+        let answer = match self.end(&link, "sync", client.sync(link.request(SyncRequest {}))).await {
+            Err(_) if self.takes_none(link.generation) => return Ok(()),
+            answer => answer?,
+        };
+        match answer.failure {
             None => Ok(()),
             Some(failure) => Err(self.failed(&link, "sync", failure_in(failure))),
         }
@@ -301,15 +328,16 @@ impl Writer {
 async fn tell(writer: Arc<Writer>) {
     let mut pause = PAUSE;
     let mut said = None;
+    let mut attached = writer.shard.attached.subscribe();
     loop {
         let wanted = writer.wanted.load(Ordering::Acquire);
         let Some(term) = *lock(&writer.term) else {
-            writer.more.notified().await;
+            writer.news(&mut attached).await;
             continue;
         };
         let is_late = writer.is_unfenced(term).await;
         if !is_late && wanted <= writer.told.load(Ordering::Acquire) {
-            writer.more.notified().await;
+            writer.news(&mut attached).await;
             continue;
         }
         let shard = writer.shard.number;
@@ -320,8 +348,8 @@ async fn tell(writer: Arc<Writer>) {
                 }
                 pause = PAUSE;
             }
-            // Nobody writes there, and nobody need know how far writes are.
-            Err(_) if writer.takes_none.load(Ordering::Relaxed) => return,
+            // Nobody writes there, and nobody need know how far writes are, until it is another server.
+            Err(_) if writer.takes_none_now() => writer.news(&mut attached).await,
             Err(e) => {
                 if is_late && said.as_ref() != Some(&e) {
                     tracing::warn!(shard, "the server has not heard of this communicator: {e}");
