@@ -291,7 +291,7 @@ fn blocks_are_read_in_any_order_and_past_the_end_they_are_zero() {
     }
     let firsts = |lsns| -> Vec<u8> {
         let pages = s.read_blocks(REL, &[2, 0, 7, 1], lsns).unwrap();
-        pages.chunks(PAGE_SIZE).map(|p| p[0]).collect()
+        pages.iter().map(|p| if p.len() == PAGE_SIZE { p[0] } else { 0xFF }).collect()
     };
     assert_eq!(firsts(ReadLsn::LATEST), [3, 1, 0, 2]);
     assert_eq!(firsts(ReadLsn::at(21)), [0, 1, 0, 2]);

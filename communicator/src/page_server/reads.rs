@@ -8,7 +8,7 @@
 use super::gate::GetPage;
 use super::pages::Pages;
 use super::{blocking, Shared};
-use crate::service::{ReadLsn, Result, Retry, ServiceError, PAGE_SIZE};
+use crate::service::{ReadLsn, Result, Retry, ServiceError};
 use crate::wire::failure::status_of;
 use crate::wire::proto::page_api::{self, page_service_server::PageService};
 use crate::wire::read::{lsns_in, rel_in};
@@ -177,17 +177,13 @@ pub(super) fn get_page(
 }
 
 fn read(shared: &Shared, wanted: &GetPage, point: ReadLsn) -> Result<Vec<page_api::Page>> {
-    let images = shared.store.read_blocks(wanted.rel, &wanted.blocks, point);
-    let images = images.map(bytes::Bytes::from).map_err(|e| match e.errno {
+    let images = shared.store.read_blocks(wanted.rel, &wanted.blocks, point).map_err(|e| match e.errno {
         // The store is being opened anew after a full disk.
         libc::EAGAIN | libc::EBUSY => ServiceError { errno: libc::EBUSY, ..e }.with_retry(Retry::Later),
         _ => e,
     })?;
-    let page = |(i, block): (usize, &u32)| page_api::Page {
-        block_number: *block,
-        image: images.slice(i * PAGE_SIZE..(i + 1) * PAGE_SIZE),
-    };
-    Ok(wanted.blocks.iter().enumerate().map(page).collect())
+    let page = |(block, image): (&u32, bytes::Bytes)| page_api::Page { block_number: *block, image };
+    Ok(wanted.blocks.iter().zip(images).map(page).collect())
 }
 
 fn response(

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use fjall::{Readable, Snapshot};
+use bytes::Bytes;
+use fjall::{Readable, Snapshot, UserKey, UserValue};
 use shmuring::request::{Lsn, RelTag};
 
 use super::engine::{guarded, Engine};
@@ -21,7 +22,27 @@ pub fn meta_at(e: &Engine, snap: &Snapshot, rel: RelTag, lsn: Lsn) -> Result<Opt
     .transpose()
 }
 
-/// The version of a block that a read up to `lsn` under `meta` sees: its position and, if asked for, its page.
+/// A version of a block.
+pub struct Version {
+    pub pos: Pos,
+    key: UserKey,
+    value: UserValue,
+}
+
+impl Version {
+    /// Its page, checked.
+    fn page(&self, rel: RelTag, block: u32) -> Result<&[u8]> {
+        keys::unseal_page(&self.key, rel, block, &self.value)
+    }
+
+    /// The same, in the memory in which the engine has it.
+    fn into_page(self, rel: RelTag, block: u32) -> Result<Bytes> {
+        let begin = self.value.len() - self.page(rel, block)?.len();
+        Ok(Bytes::from_owner(self.value).slice(begin..))
+    }
+}
+
+/// The version of a block that a read up to `lsn` under `meta` sees.
 pub fn version_at(
     e: &Engine,
     snap: &Snapshot,
@@ -29,8 +50,7 @@ pub fn version_at(
     block: u32,
     meta: &Meta,
     lsn: Lsn,
-    out: Option<&mut [u8]>,
-) -> Result<Option<Pos>> {
+) -> Result<Option<Version>> {
     let life = meta.life(block);
     let about = |mut err: ServiceError| {
         err.block.get_or_insert(block);
@@ -47,11 +67,9 @@ pub fn version_at(
         });
         let (key, value) = found.map_err(about)?;
         let (_, pos) = keys::parse_page_key(&key)?;
-        let Some(value) = value else { continue };
-        if let Some(out) = out {
-            out.copy_from_slice(keys::unseal_page(&key, rel, block, &value)?);
+        if let Some(value) = value {
+            return Ok(Some(Version { pos, key, value }));
         }
-        return Ok(Some(pos));
     }
 }
 
@@ -83,15 +101,16 @@ impl Store {
             return Err(ServiceError::past_end(rel, block.max(meta.nblocks), meta.nblocks));
         }
         for (page, b) in out.chunks_exact_mut(PAGE_SIZE).zip(block..) {
-            if version_at(&e, &snap, rel, b, &meta, at, Some(page))?.is_none() {
-                page.fill(0);
+            match version_at(&e, &snap, rel, b, &meta, at)? {
+                Some(version) => page.copy_from_slice(version.page(rel, b)?),
+                None => page.fill(0),
             }
         }
         Ok(answer)
     }
 
-    /// Reads blocks, in the order given, as of one LSN; past the end lie pages of zeros.
-    pub fn read_blocks(&self, rel: RelTag, blocks: &[u32], lsns: ReadLsn) -> Result<Vec<u8>> {
+    /// Reads blocks, in the order given, as of one LSN; past the end lie pages of zeros. None is copied.
+    pub fn read_blocks(&self, rel: RelTag, blocks: &[u32], lsns: ReadLsn) -> Result<Vec<Bytes>> {
         let (at, _) = self.as_of(lsns)?;
         let e = self.inner.reader()?;
         let snap = e.db.snapshot();
@@ -99,13 +118,11 @@ impl Store {
             Some((_, m)) if m.exists => m,
             _ => return Err(ServiceError::missing_relation(rel)),
         };
-        let mut out = vec![0; blocks.len() * PAGE_SIZE];
-        for (page, b) in out.chunks_exact_mut(PAGE_SIZE).zip(blocks.iter().copied()) {
-            if b < meta.nblocks {
-                version_at(&e, &snap, rel, b, &meta, at, Some(page))?;
-            }
-        }
-        Ok(out)
+        let read = |b: &u32| {
+            let version = if *b < meta.nblocks { version_at(&e, &snap, rel, *b, &meta, at)? } else { None };
+            version.map_or(Ok(Bytes::from_static(&[0; PAGE_SIZE])), |v| v.into_page(rel, *b))
+        };
+        blocks.iter().map(read).collect()
     }
 
     /// Reads blocks into the engine's cache.

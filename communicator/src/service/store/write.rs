@@ -188,7 +188,7 @@ impl<'a> Group<'a> {
             own.max(life.lsn)
         } else {
             let here = self.newest.get(&(rel, block)).filter(|p| p.seq > life.seq).copied();
-            let stored = version_at(self.e, &self.snap, rel, block, meta, Lsn::MAX, None)?;
+            let stored = version_at(self.e, &self.snap, rel, block, meta, Lsn::MAX)?.map(|v| v.pos);
             here.max(stored).map_or(life.lsn, |p| p.lsn)
         };
         // The image may be older than the change that made room for it.
