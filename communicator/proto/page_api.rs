@@ -327,7 +327,7 @@ pub mod page_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/page_api.PageService/GetBaseBackup",
             );
@@ -352,7 +352,7 @@ pub mod page_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/page_api.PageService/GetDbSize",
             );
@@ -378,7 +378,7 @@ pub mod page_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/page_api.PageService/GetPages",
             );
@@ -403,7 +403,7 @@ pub mod page_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/page_api.PageService/GetRelSize",
             );
@@ -428,7 +428,7 @@ pub mod page_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/page_api.PageService/GetSlruSegment",
             );
@@ -453,7 +453,7 @@ pub mod page_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/page_api.PageService/LeaseLsn",
             );
@@ -646,7 +646,7 @@ pub mod page_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetBaseBackupSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -691,7 +691,7 @@ pub mod page_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetDbSizeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -739,7 +739,7 @@ pub mod page_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetPagesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -784,7 +784,7 @@ pub mod page_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetRelSizeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -829,7 +829,7 @@ pub mod page_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSlruSegmentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -874,7 +874,7 @@ pub mod page_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LeaseLsnSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -317,7 +317,7 @@ pub mod write_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/shmuring.write.v1.WriteService/Fence",
             );
@@ -339,7 +339,7 @@ pub mod write_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/shmuring.write.v1.WriteService/Apply",
             );
@@ -361,7 +361,7 @@ pub mod write_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/shmuring.write.v1.WriteService/Sync",
             );
@@ -386,7 +386,7 @@ pub mod write_service_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::WholeCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/shmuring.write.v1.WriteService/Watch",
             );
@@ -543,7 +543,7 @@ pub mod write_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FenceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -587,7 +587,7 @@ pub mod write_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApplySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -630,7 +630,7 @@ pub mod write_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SyncSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -676,7 +676,7 @@ pub mod write_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::WholeCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // Page images as slices of what was received, not as copies.
         .bytes(".")
+        .codec_path("crate::wire::codec::WholeCodec")
         // The client makes its connections itself; without this the stubs need no network.
         .build_transport(false)
         .out_dir(to)

@@ -37,7 +37,7 @@ use crate::service::{Result, ServiceError};
 use crate::wire::metadata::Id;
 use crate::wire::proto::page_api::page_service_server::PageServiceServer;
 use crate::wire::proto::write::write_service_server::WriteServiceServer;
-use crate::wire::MAX_MESSAGE;
+use crate::wire::{MAX_FRAME, MAX_MESSAGE};
 use shmuring::lsn::shards::Sharding;
 use shmuring::request::Lsn;
 use std::net::SocketAddr;
@@ -194,7 +194,7 @@ impl PageServer {
         let listener = TcpListener::bind(&options.listen).await.map_err(at)?;
         let address = listener.local_addr().map_err(at)?;
         // Peers that are gone without a word are found.
-        let mut server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE));
+        let mut server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).max_frame_size(MAX_FRAME);
         if let Some(tls) = tls {
             server = server.tls_config(tls).map_err(|e| ServiceError::invalid(format!("TLS: {}", causes(&e))))?;
         }

@@ -7,10 +7,12 @@
 //! | [`read`] | relations, LSNs and classes of reads, there and back |
 //! | [`mutation`] | mutations and terms, there and back |
 //! | [`failure`] | errors, there and back |
+//! | [`codec`] | messages to bytes, and back |
 //!
 //! Which shard has a block says [`shmuring::lsn::shards::Sharding`]. What comes from the other side is checked here: no
 //! input makes it panic.
 
+pub mod codec;
 pub mod failure;
 pub mod metadata;
 pub mod mutation;
@@ -19,5 +21,7 @@ pub mod read;
 
 /// Most blocks of one GetPages request.
 pub const MAX_KEYS: usize = 32;
+/// Largest frame that either side takes: a message of pages is one, not 17, each with a system call at both ends.
+pub const MAX_FRAME: u32 = 1 << 20;
 /// Most bytes of a message: a group of 64 mutations of 32 pages each, and some.
 pub const MAX_MESSAGE: usize = 24 << 20;

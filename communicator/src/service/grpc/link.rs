@@ -16,7 +16,7 @@ use crate::wire::metadata::{Target, Token};
 use crate::wire::proto::page_api::page_service_client::PageServiceClient;
 use crate::wire::proto::page_api::{GetPageRequest, GetPageResponse};
 use crate::wire::proto::write::write_service_client::WriteServiceClient;
-use crate::wire::MAX_MESSAGE;
+use crate::wire::{MAX_FRAME, MAX_MESSAGE};
 use hyper_util::rt::TokioIo;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -145,6 +145,7 @@ fn endpoint(server: &str, config: &Config, limit: Duration) -> Result<Endpoint, 
         .connect_timeout(limit)
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
+        .max_frame_size(MAX_FRAME)
         .http2_keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)
         .keep_alive_while_idle(true);
