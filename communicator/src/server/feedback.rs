@@ -15,7 +15,7 @@ pub struct Feedback(Arc<Told>);
 
 #[derive(Debug)]
 struct Told {
-    /// By shard, what was told last; 0: nothing since it was taken on.
+    /// By shard, the most that was told; 0: nothing since it was taken on.
     lsns: Box<[AtomicU64]>,
     news: Notify,
 }
@@ -31,8 +31,9 @@ impl Feedback {
     /// takes a lock of the runtime for a moment and allocates nothing.
     pub fn tell(&self, shard: usize, lsn: Lsn) -> bool {
         let Some(last) = self.0.lsns.get(shard) else { return false };
-        // Relaxed: the number is all that is told, and the notice wakes whoever takes it.
-        last.store(lsn, Ordering::Relaxed);
+        // Relaxed: the number is all that is told, and the notice wakes whoever takes it. The largest of what several
+        // threads tell before it is taken: an older one that comes late takes nothing back.
+        last.fetch_max(lsn, Ordering::Relaxed);
         self.0.news.notify_one();
         true
     }
@@ -49,5 +50,21 @@ pub(super) async fn carry(feedback: Feedback, desk: Weak<Desk>) {
                 desk.ingested(shard, lsn);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lower_than_what_was_told_before_takes_nothing_back_and_there_are_no_other_shards() {
+        let feedback = Feedback::new(2);
+        let told = |shard: usize| feedback.0.lsns[shard].load(Ordering::Relaxed);
+        assert!(feedback.tell(1, 200) && feedback.tell(1, 100) && feedback.tell(1, 0));
+        assert_eq!((told(0), told(1)), (0, 200));
+        assert!(feedback.tell(1, Lsn::MAX) && feedback.tell(1, 300));
+        assert_eq!(told(1), Lsn::MAX);
+        assert!(!feedback.tell(2, 1) && !feedback.tell(usize::MAX, 1));
     }
 }
