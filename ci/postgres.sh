@@ -44,6 +44,7 @@ rm -f "$tree/$lib/lib/shmuring.so" "$tree/$share/extension"/shmuring*
 
 # PGXS builds where the sources are. Tests follow the manuals.
 cp -r extension "$scratch/build"
+rm -f "$scratch"/build/*.{o,so}
 cp README.md "$scratch/"
 export PKG_CONFIG_PATH=$scratch/library/usr/lib/pkgconfig
 pgxs() { make --silent -C "$scratch/build" PG_CONFIG="$pg_config" with_llvm=no "$@"; }
