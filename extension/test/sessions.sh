@@ -56,21 +56,21 @@ ends_at_once() { # FUNCTION SQLSTATE WHILE
     done
     is_at_once "$1" "$3" "$best"
 }
-# The same for statement_timeout: by how much it is late, as the session sees it.
+# The same for statement_timeout: by how much it is late, as the session sees it. A try whose time is up before it waits
+# says nothing.
 times_out_at_once() { # WHILE
     local i late best=1000000000
     for ((i = 0; i < 5; i++)); do
-        late=$(ask 5001 "SET statement_timeout = 100;
+        late=$(ask 5001 "DO 'BEGIN END'; SET statement_timeout = 300;
             DO \$\$ BEGIN
                 PERFORM shmuring_read_page('t', 'main', 0);
                 RAISE 'it was answered';
             EXCEPTION WHEN query_canceled THEN
                 RAISE NOTICE 'late by % us',
-                    round(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1e6) - 100000;
-            END \$\$" 2>&1) || fail "statement_timeout while $1: $late"
+                    round(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1e6) - 300000;
+            END \$\$" 2>&1) || [[ $late == *'due to statement timeout'* ]] || fail "statement_timeout while $1: $late"
         late=$(sed -n 's/^.*late by \([0-9]*\) us$/\1/p' <<<"$late")
-        [ -n "$late" ] || fail "statement_timeout does not end the wait while $1"
-        [ "$late" -ge "$best" ] || best=$late
+        [ "${late:-$best}" -ge "$best" ] || best=$late
     done
     is_at_once statement_timeout "$1" "$best"
 }
