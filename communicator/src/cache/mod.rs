@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `counts` | how often each key was changed: what makes an insert late |
 //! | `file` | the second tier: a local file, for what memory evicts |
+//! | `sizes` | how much memory it takes |
 //!
 //! # Which answer is good
 //! Each page carries the LSN up to which it is known to be valid (I13): of a read its not_modified_since, of a write the
@@ -19,8 +20,8 @@
 
 mod counts;
 mod file;
+mod sizes;
 
-use crate::service::spec::ServiceSpec;
 use crate::service::{Mutation, Page, PAGE_SIZE};
 use counts::Counts;
 use file::CacheFile;
@@ -31,30 +32,13 @@ use std::sync::Arc;
 
 pub use counts::Sent;
 pub use file::Place;
+pub use sizes::Sizes;
 
 /// Most blocks of a zero_extend that are removed one by one: it is not to make the rest of a growing relation void.
 const ONE_BY_ONE: u32 = 4096;
 
 /// A block of a relation fork.
 type Block = (RelTag, u32);
-
-/// Sizes, in bytes; 0: there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// The page cache.
-    pub memory: u64,
-    /// The prefetch buffer.
-    pub prefetched: u64,
-}
-
-impl Sizes {
-    /// What a service's pages get unless somebody says otherwise. What changes by itself is not kept.
-    #[must_use]
-    pub const fn usual(service: &ServiceSpec) -> Self {
-        let memory = if service.changes_by_itself() { 0 } else { 64 << 20 };
-        Self { memory, prefetched: 16 << 20 }
-    }
-}
 
 /// Where a page was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,7 +43,11 @@ impl FromStr for ServiceSpec {
             Some(("grpc", servers)) => servers.parse().map(Self::Grpc).map_err(|e| format!("'{s}': {e}")),
             #[cfg(feature = "standby")]
             Some(("standby", at)) => at.parse().map(Self::Standby).map_err(|e| format!("standby: {e}")),
-            _ => Err(format!("'{s}' is none of {}", KINDS.join(", "))),
+            _ => {
+                // Not all of it: who mistypes the kind may have written a password behind it.
+                let kind = s.split([':', '=', ' ', '@']).next().unwrap_or_default();
+                Err(format!("'{kind}' is none of {}", KINDS.join(", ")))
+            }
         }
     }
 }
@@ -84,6 +88,9 @@ mod tests {
         assert_eq!("datadir:d".parse(), Ok(ServiceSpec::DataDir("d".into())));
         for wrong in ["store", "store:", "s3:/x", "/x", "standby", "standby:", "standby:port=1"] {
             assert!(wrong.parse::<ServiceSpec>().is_err(), "{wrong}");
+        }
+        for wrong in ["standbi:host=a password=secret", "host=a password=secret", "postgresql://u:secret@a/d"] {
+            assert!(!wrong.parse::<ServiceSpec>().unwrap_err().contains("secret"), "{wrong}");
         }
     }
 }

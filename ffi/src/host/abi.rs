@@ -4,7 +4,7 @@ use core::mem::{offset_of, size_of};
 
 use super::claims::ApiClaim;
 #[cfg(feature = "host")]
-use super::{config::ApiHostConfig, log::ApiLogRecord};
+use super::{config::ApiHostConfig, record::ApiLogRecord};
 use crate::abi::{layouts, Layout};
 
 layouts! {
@@ -41,15 +41,15 @@ pub const NUMBERS: &[(&str, i64)] = &[
     ("SHMURING_ERR_WITHDRAWN", super::claims::WITHDRAWN as i64),
     ("SHMURING_SIZES_OF_READS", super::sizes::OF_READS as i64),
     #[cfg(feature = "host")]
-    ("SHMURING_LOG_ERROR", super::log::ERROR as i64),
+    ("SHMURING_LOG_ERROR", super::record::ERROR as i64),
     #[cfg(feature = "host")]
-    ("SHMURING_LOG_WARN", super::log::WARN as i64),
+    ("SHMURING_LOG_WARN", super::record::WARN as i64),
     #[cfg(feature = "host")]
-    ("SHMURING_LOG_INFO", super::log::INFO as i64),
+    ("SHMURING_LOG_INFO", super::record::INFO as i64),
     #[cfg(feature = "host")]
-    ("SHMURING_LOG_DEBUG", super::log::DEBUG as i64),
+    ("SHMURING_LOG_DEBUG", super::record::DEBUG as i64),
     #[cfg(feature = "host")]
-    ("SHMURING_LOG_TARGET", super::log::TARGET as i64),
+    ("SHMURING_LOG_TARGET", super::record::TARGET as i64),
     #[cfg(feature = "host")]
-    ("SHMURING_LOG_TEXT", super::log::TEXT as i64),
+    ("SHMURING_LOG_TEXT", super::record::TEXT as i64),
 ];

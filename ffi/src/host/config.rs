@@ -1,21 +1,21 @@
 //! What the embedder asks for, checked and copied: of C's memory only what it lends for longer is used after that.
+//!
+//! It names only those parts of the communicator that take words apart: the fuzzer compiles this file without the rest.
 
 use core::ffi::{c_char, c_void, CStr};
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use shmuring::communicator::Gather;
 use shmuring::error::Error;
-use shmuring_communicator::cache::{Cache, Sizes};
-use shmuring_communicator::server::{HostOptions, ServerOptions};
+use shmuring_communicator::cache::Sizes;
 use shmuring_communicator::service::spec::ServiceSpec;
 
-use super::log::{self, Callback, Wanted};
 use super::place::Failure;
+use super::record::{self, Callback, Wanted};
 use crate::region::ApiRegion;
 
 /// How to serve, in C's words.
@@ -56,26 +56,21 @@ pub(super) enum Place {
     Path(PathBuf),
 }
 
-/// What is to be cached; opened in a thread of the library, since it starts one of its own.
+/// What is to be cached.
 pub(super) struct Wish {
-    sizes: Sizes,
-    file: Option<(PathBuf, u64)>,
+    pub(super) sizes: Sizes,
+    pub(super) file: Option<(PathBuf, u64)>,
 }
 
-impl Wish {
-    pub(super) fn open(&self) -> Result<Cache, Failure> {
-        let Some((path, bytes)) = &self.file else { return Ok(Cache::new(self.sizes)) };
-        Cache::with_file(self.sizes, path, *bytes).map_err(|e| match e.kind() {
-            ErrorKind::WouldBlock => (-libc::EBUSY, format!("{}: another process uses it", path.display()).into()),
-            _ => (-e.raw_os_error().unwrap_or(libc::EIO), format!("{}: {e}", path.display()).into()),
-        })
-    }
-}
-
-/// A configuration that makes sense.
+/// A configuration that makes sense. What is `None` is left to the communicator.
 pub(super) struct Config {
     pub(super) place: Place,
-    pub(super) options: HostOptions,
+    pub(super) service: ServiceSpec,
+    pub(super) memtable_bytes: Option<u64>,
+    pub(super) history_bytes: Option<u64>,
+    pub(super) gather: Gather,
+    pub(super) grace: Duration,
+    pub(super) forget_every: Duration,
     pub(super) cache: Wish,
     pub(super) threads: Option<usize>,
     pub(super) log: Wanted,
@@ -120,7 +115,7 @@ pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Failur
     let service = service.parse().or_else(|why: String| refuse(why))?;
     // SAFETY: null or a text, by the caller's promise.
     let cache = wish(&config, &service, unsafe { text(config.cache_file) })?;
-    if config.log_level > log::DEBUG {
+    if config.log_level > record::DEBUG {
         return refuse(format!("there is no log level {}", config.log_level));
     }
     let threads = usize::try_from(config.threads).ok().filter(|n| *n > 0);
@@ -130,9 +125,22 @@ pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Failur
     if config.gather > 64 || config.gather_us > 1_000_000 {
         return refuse("a batch gathers at most 64 requests, for at most a second");
     }
-    let level = if config.log_level == 0 { log::INFO } else { config.log_level };
+    let level = if config.log_level == 0 { record::INFO } else { config.log_level };
     let log = Wanted { level, callback: config.log, user: config.user };
-    Ok(Config { place, options: options(&config, service), cache, threads, log })
+    let or = |value: u32, otherwise: u64| if value == 0 { otherwise } else { value.into() };
+    let said = |value: u64| (value != 0).then_some(value);
+    Ok(Config {
+        place,
+        service,
+        memtable_bytes: said(config.memtable_bytes),
+        history_bytes: said(config.history_bytes),
+        gather: Gather { requests: config.gather as usize, ns: or(config.gather_us, 50) * 1000 },
+        grace: Duration::from_millis(or(config.grace_ms, 30_000)),
+        forget_every: Duration::from_secs(or(config.forget_every_s, 60)),
+        cache,
+        threads,
+        log,
+    })
 }
 
 /// Zero is the default, the largest number none.
@@ -151,24 +159,6 @@ fn wish(config: &ApiHostConfig, service: &ServiceSpec, file: Option<&CStr>) -> R
         _ => return refuse("a cache file needs a path and a size"),
     };
     Ok(Wish { sizes: Sizes { memory, prefetched }, file })
-}
-
-/// Zero is the default.
-fn options(config: &ApiHostConfig, service: ServiceSpec) -> HostOptions {
-    let or = |value: u64, otherwise: u64| if value == 0 { otherwise } else { value };
-    let defaults = HostOptions::new(service);
-    let gather_ns = or(config.gather_us.into(), 50).saturating_mul(1000);
-    HostOptions {
-        memtable_bytes: or(config.memtable_bytes, defaults.memtable_bytes),
-        server: ServerOptions {
-            gather: Gather { requests: config.gather as usize, ns: gather_ns },
-            grace: Duration::from_millis(or(config.grace_ms.into(), 30_000)),
-            ..ServerOptions::default()
-        },
-        history: or(config.history_bytes, defaults.history),
-        forget_every: Duration::from_secs(or(config.forget_every_s.into(), 60)),
-        ..defaults
-    }
 }
 
 /// # Safety

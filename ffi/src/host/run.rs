@@ -122,15 +122,16 @@ impl Shared {
 /// The thread's whole life.
 pub(super) fn run(config: Config, log: &Arc<Log>, shared: &Shared) {
     let outcome =
-        tracing::dispatcher::with_default(&log.dispatch(), || guard(Err(bug()), || serve(config, log, shared)));
+        tracing::dispatcher::with_default(&log.dispatch(), || guard(Err(bug()), || serve(&config, log, shared)));
     if let Err((code, why)) = &outcome {
         tracing::debug!(code, "ended: {why}");
     }
     shared.enter(Phase::Ended(outcome));
 }
 
-fn serve(mut config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
-    config.options.server.cache = Arc::new(config.cache.open()?);
+fn serve(config: &Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
+    let mut options = config.options();
+    options.server.cache = Arc::new(config.cache.open()?);
     let (runtime, threads) = runtime(config.threads, log)?;
     // Left where it is if anything goes wrong from here on: claims on it may then be anywhere.
     let held = ManuallyDrop::new(match &config.place {
@@ -140,7 +141,7 @@ fn serve(mut config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
     });
     // SAFETY: it is let go only where nothing refers to it.
     let region = unsafe { held.forever() };
-    let host = match Host::start(region, runtime.handle().clone(), &config.options) {
+    let host = match Host::start(region, runtime.handle().clone(), &options) {
         Ok(host) => host,
         Err(e) => {
             if threads.end(runtime) {
@@ -151,7 +152,7 @@ fn serve(mut config: Config, log: &Arc<Log>, shared: &Shared) -> Outcome {
         }
     };
     let (epoch, inherited) = (host.epoch(), host.inherited());
-    tracing::info!(service = %config.options.service, epoch, inherited, pid = std::process::id(), "serving");
+    tracing::info!(service = %options.service, epoch, inherited, pid = std::process::id(), "serving");
     shared.enter(Phase::Running(Serving { epoch, inherited, feedback: host.feedback().clone() }));
     shared.wait_for_order(|| host.is_running());
     tracing::info!("told to stop: draining");

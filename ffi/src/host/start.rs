@@ -10,8 +10,9 @@ use shmuring::fork::ForkGuard;
 use shmuring::memory::Room;
 
 use super::config::{self, ApiHostConfig};
-use super::log::{ApiLogRecord, Log};
+use super::log::Log;
 use super::place::{bug, failure, report, Failure};
+use super::record::ApiLogRecord;
 use super::run::{run, Serving, Shared};
 use super::signals::AllBlocked;
 use crate::api::ApiError;

@@ -5,8 +5,8 @@ use shmuring::request::{Class, RelTag};
 
 use crate::input::Input;
 use crate::page_server::{Server, Shard};
-use crate::service::answer::{Blocks, Status};
 use crate::service::grpc::check::{Asked, Wrong};
+use crate::service::standby::answer::{Blocks, Status};
 use crate::service::{Read, ReadLsn, What, PAGE_SIZE};
 use crate::wire::proto::page_api::{self, GetPageResponse, Page, RequestId};
 use crate::wire::read::class_out;

@@ -1,7 +1,5 @@
 //! Of the communicator's module `service`, what takes answers and makes requests.
 
-#[path = "../../../communicator/src/service/standby/answer.rs"]
-pub mod answer;
 #[path = "../../../communicator/src/service/error.rs"]
 mod error;
 #[path = "grpc.rs"]
@@ -10,6 +8,8 @@ pub mod grpc;
 mod request;
 #[path = "../../../communicator/src/service/spec.rs"]
 pub mod spec;
+#[path = "standby.rs"]
+pub mod standby;
 
 pub(crate) use error::Rel;
 pub use error::{Result, Retry, ServiceError};
