@@ -26,6 +26,13 @@ fn a_host_starts_serves_and_stops_in_a_c_process_and_refuses_misuse() {
 }
 
 #[test]
+fn of_two_hosts_in_a_process_one_goes_on_while_the_other_is_stopped_at_work_and_started_again() {
+    let scratch = Scratch::new("hosts");
+    let said = run(Command::new(program("hosts", &scratch)).arg(&scratch.0));
+    assert!(said.starts_with("answered "), "{said}");
+}
+
+#[test]
 fn backends_in_c_read_the_sizes_that_a_host_in_c_keeps_without_a_request() {
     let scratch = Scratch::new("sizes");
     let path = scratch.0.join("region");

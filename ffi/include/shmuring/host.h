@@ -16,7 +16,7 @@
  *
  * Return values are those of shmuring.h. Unlike a backend's, functions here may allocate; those that wait say so.
  * None unwinds, longjmps or ends the process, and none may be longjmped over or called from a signal handler unless
- * it says so. A handle belongs to the process that made it: in a forked child every function answers
+ * it says so. A handle belongs to the process that made it: in a forked child every function that can fail answers
  * SHMURING_ERR_WRONG_PROCESS. A process with either handle never forks without exec: its child would share the lock
  * that proves the role.
  */
@@ -311,7 +311,9 @@ struct shmuring_host_config {
  *
  * Blocks until the page service is open, which may read a long journal; signals are handled meanwhile. Everything
  * runs in threads of the library, in which all signals are blocked, and it installs no handler. Nothing of `config`
- * is used after the return but `region`, `log` and `user`.
+ * is used after the return but `region`, `log` and `user`. There may be several in a process, each with a region of its
+ * own. -ENOMEM if there is no memory for the handle; where there is none for what it opens, or later for what its
+ * threads do, the process ends, as `shmuring serve` does.
  */
 int shmuring_host_start(const struct shmuring_host_config *config, struct shmuring_host **out,
 			struct shmuring_error *err);
