@@ -289,6 +289,7 @@ struct shmuring_host_config {
 	uint32_t forget_every_s; /* seconds between two rounds of forgetting old pages; 0: 60 */
 	uint64_t memtable_bytes; /* writes that a store gathers in memory; 0: 64 MiB */
 	uint64_t history_bytes;  /* WAL whose reads a store keeps pages for; 0: 1 GiB */
+	/* Caches: no larger than the memory of the machine. */
 	uint64_t cache_bytes;    /* pages kept in memory; 0: 64 MiB for a store, none for a datadir; UINT64_MAX: none */
 	uint64_t prefetch_bytes; /* prefetched pages that wait for a reader; 0: 16 MiB; UINT64_MAX: none */
 	/*

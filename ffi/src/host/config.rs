@@ -44,6 +44,8 @@ pub struct ApiHostConfig {
 
 /// Bytes of the configuration of the first version of this interface: no caller has less.
 const FIRST: usize = 120;
+/// Bytes of a cache file for each byte of the machine's memory: beyond that its index alone would fill it.
+const FILE_TO_MEMORY: u64 = 64;
 /// More than any version will have.
 const MOST: usize = 4096;
 const _: () = assert!(size_of::<ApiHostConfig>() == FIRST);
@@ -143,6 +145,16 @@ pub(super) unsafe fn read(config: *const ApiHostConfig) -> Result<Config, Failur
     })
 }
 
+/// Bytes of memory that this machine has.
+fn memory_of_machine() -> u64 {
+    // SAFETY: questions about numbers, here and below.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    // SAFETY: as above.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let (Ok(pages), Ok(page)) = (u64::try_from(pages), u64::try_from(page)) else { return u64::MAX };
+    pages.saturating_mul(page)
+}
+
 /// Zero is the default, the largest number none.
 fn wish(config: &ApiHostConfig, service: &ServiceSpec, file: Option<&CStr>) -> Result<Wish, Failure> {
     let or = |value, usual| match value {
@@ -152,6 +164,11 @@ fn wish(config: &ApiHostConfig, service: &ServiceSpec, file: Option<&CStr>) -> R
     };
     let usual = Sizes::usual(service);
     let (memory, prefetched) = (or(config.cache_bytes, usual.memory), or(config.prefetch_bytes, usual.prefetched));
+    let most = memory_of_machine();
+    if memory > most || prefetched > most || config.cache_file_bytes > most.saturating_mul(FILE_TO_MEMORY) {
+        // They would grow until the process ends; the index of a file is made at once.
+        return refuse(format!("caches of that size are not for a machine with {most} bytes of memory"));
+    }
     let file = match (file, config.cache_file_bytes) {
         (None, 0) => None,
         (Some(_), 1..) if memory == 0 => return refuse("a cache file takes what a page cache evicts: set its size"),

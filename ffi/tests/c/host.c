@@ -159,6 +159,16 @@ static void configurations_that_make_no_sense_are_refused(const char *region, co
 	refused(&config, -ENOTDIR, "/dev/null/pages");
 	config.cache_file = NULL;
 	refused(&config, SHMURING_ERR_BAD_REQUEST, "a path and a size");
+	config.cache_bytes = UINT64_MAX - 1;
+	config.cache_file_bytes = 0;
+	refused(&config, SHMURING_ERR_BAD_REQUEST, "memory");
+	config.cache_bytes = 0;
+	config.prefetch_bytes = UINT64_MAX / 2;
+	refused(&config, SHMURING_ERR_BAD_REQUEST, "memory");
+	config.prefetch_bytes = 0;
+	config.cache_file = "./pages";
+	config.cache_file_bytes = UINT64_MAX;
+	refused(&config, SHMURING_ERR_BAD_REQUEST, "memory");
 	config = config_of(NULL, service);
 	refused(&config, SHMURING_ERR_BAD_REQUEST, "region");
 	config = config_of("/nonexistent/region", service);
