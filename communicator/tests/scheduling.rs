@@ -76,6 +76,41 @@ fn what_others_hear_of_ingest_has_reads_tried_and_makes_none_ready() {
 }
 
 #[test]
+fn nothing_that_many_threads_say_of_ingest_holds_up_what_a_server_has_or_keeps_back_what_it_gets() {
+    let bed = Bed::new(lags(0), Options::default());
+    let mut b = bed.backend(0, 32);
+    bed.service.ingest_to(100);
+    assert_eq!(b.ask(&read(0, 100)).errno, 0);
+    let late: Vec<_> = (0..6).map(|i| b.send(&read(8 + i, 1000 + u64::from(i)))).collect();
+    std::thread::scope(|scope| {
+        for who in 0..4_u64 {
+            let feedback = bed.feedback();
+            scope.spawn(move || {
+                for i in 0..500 {
+                    assert!(feedback.tell(0, [i, u64::MAX - i, 1 << (i % 64), 0][((who + i) % 4) as usize]));
+                    assert!(!feedback.tell(1 + (i << who) as usize, 7));
+                }
+            });
+        }
+        for i in 0..200 {
+            assert_eq!(b.ask(&read(i % 8, u64::from(i) % 101)).errno, 0);
+        }
+    });
+    // The server is another one now, and further back than what the last has proved.
+    bed.service.ingest_to(50);
+    bed.service.reconnected(0, 1, 40);
+    assert!(bed.feedback().tell(0, 60));
+    assert_eq!(b.ask(&read(1, 45)).errno, 0);
+    assert!(late.iter().all(|r| !b.backend.poll(*r).unwrap()), "answered before its WAL came");
+    assert!(bed.feedback().tell(0, u64::MAX));
+    assert_eq!(b.ask(&read(2, 50)).errno, 0);
+    bed.service.ingest_to(2000);
+    for r in late {
+        assert_eq!(b.end(r).errno, 0);
+    }
+}
+
+#[test]
 fn a_vector_is_split_by_lsn_and_answered_whole() {
     let bed = Bed::new(lags(0), Options::default());
     let mut b = bed.backend(0, 32);
