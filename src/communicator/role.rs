@@ -3,6 +3,7 @@
 
 use super::claim::{self, Claim};
 use crate::clock;
+#[cfg(not(any(feature = "loom", feature = "shuttle")))]
 use crate::error::{Error, Result};
 use crate::futex;
 use crate::layout::Slot;
