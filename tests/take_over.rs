@@ -332,6 +332,9 @@ fn tickets_of_dead_producers_are_stepped_over() {
     Producer::new().push(&parts, &[5]);
     let r = submit(&mut b, 0, &truncate(1));
     b.wait(r, &Wait::for_ms(SOON_MS)).unwrap();
-    assert!(soon(|| parts.role_stats.get(RoleCounter::SteppedOver) == 20));
+    // Besides them tickets of these pushes, if one of them lost its cpu before it published: three for each at most (I6).
+    let stepped_over = || parts.role_stats.get(RoleCounter::SteppedOver);
+    assert!(soon(|| stepped_over() >= 20), "{} were stepped over", stepped_over());
+    assert!(stepped_over() <= 20 + 3 * 22, "{} were stepped over", stepped_over());
     assert_eq!(parts.role_stats.get(RoleCounter::Damage), 0);
 }
