@@ -20,6 +20,8 @@ use crate::service::spec::ServiceSpec;
 /// Bytes of a configuration, and the most that one may have.
 const USUAL: usize = size_of::<ApiHostConfig>();
 const MOST: usize = 4096;
+/// Bytes of a cache file for each of memory, at most.
+const FILE_TO_MEMORY: u64 = 64;
 /// Where a configuration names a region of its own. Nobody looks there.
 const REGION: usize = 64;
 
@@ -106,6 +108,15 @@ fn memory_of(w: &Wanted, service: &ServiceSpec) -> u64 {
     }
 }
 
+/// Whether the caches are for a machine like this: in its memory, files at most so many times as large.
+fn fits(w: &Wanted, service: &ServiceSpec) -> bool {
+    // SAFETY: questions about numbers.
+    let [pages, page] = unsafe { [libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)] };
+    let most = pages as u64 * page as u64;
+    let prefetched = if w.words.prefetch_bytes == u64::MAX { 0 } else { w.words.prefetch_bytes };
+    memory_of(w, service).max(prefetched) <= most && w.words.cache_file_bytes <= most * FILE_TO_MEMORY
+}
+
 /// Whether a configuration makes sense, as the header has it.
 fn makes_sense(w: &Wanted) -> bool {
     let Some(service) = service_of(w) else { return false };
@@ -114,9 +125,10 @@ fn makes_sense(w: &Wanted) -> bool {
         (Some(_), bytes) => bytes > 0 && memory_of(w, &service) > 0,
         (None, _) => false,
     };
+    let has_room = fits(w, &service);
     let w = &w.words;
     let is_bounded = w.log_level <= 4 && w.threads <= 1024 && w.gather <= 64 && w.gather_us <= 1_000_000;
-    has_file && is_bounded && w.region.is_null() != w.region_path.is_null()
+    has_file && has_room && is_bounded && w.region.is_null() != w.region_path.is_null()
 }
 
 /// What was read is what was said, and no C memory but the region's.
