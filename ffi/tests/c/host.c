@@ -176,7 +176,7 @@ static void configurations_that_make_no_sense_are_refused(const char *region, co
 	config = config_of(region, NULL);
 	refused(&config, SHMURING_ERR_BAD_REQUEST, "service");
 	config = config_of(region, "floppy:a");
-	refused(&config, SHMURING_ERR_BAD_REQUEST, "floppy:a");
+	refused(&config, SHMURING_ERR_BAD_REQUEST, "floppy");
 	config = config_of(region, "\xff\xfe");
 	refused(&config, SHMURING_ERR_BAD_REQUEST, "UTF-8");
 	config = config_of(region, "store:/dev/null/x");
