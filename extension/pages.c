@@ -220,7 +220,7 @@ Datum shmuring_prefetch_sql(PG_FUNCTION_ARGS)
 	int64 asked = 0;
 	char *scratch = shmuring__make_scratch();
 
-	if (blocks < 0 || first + blocks > (int64)MaxBlockNumber + 1)
+	if (blocks < 0 || blocks > (int64)MaxBlockNumber + 1 - first)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("number of blocks " INT64_FORMAT " is out of range", blocks)));
 	while (asked < blocks) {

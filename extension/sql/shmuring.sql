@@ -38,6 +38,7 @@ SELECT shmuring_read_page('empty', 'main', 0);
 SELECT shmuring_read_page('t', 'init', 0);
 SELECT shmuring_read_page('t', 'main', 0, '0/1');
 SELECT shmuring_prefetch('t', 'main', 0, -1);
+SELECT shmuring_prefetch('t', 'main', 1, 9223372036854775807);
 \set VERBOSITY default
 SELECT * FROM shmuring_compare('t', 'fsm');
 SELECT * FROM shmuring_compare('t', first_block => -1);
