@@ -31,6 +31,12 @@ PG_FUNCTION_INFO_V1(shmuring_prefetch_sql);
 PG_FUNCTION_INFO_V1(shmuring_rel_size_sql);
 PG_FUNCTION_INFO_V1(shmuring_last_written_lsn_sql);
 
+/* The relation whose rows are in the pages: an index has those of its table. */
+static Oid rows_of(Relation rel)
+{
+	return rel->rd_index != NULL ? rel->rd_index->indrelid : RelationGetRelid(rel);
+}
+
 /* The relation fork that the caller names, if its bytes are the caller's to see. */
 struct shmuring_rel shx_fork_of(Oid relid, text *fork_name, RmgrId *rmgr)
 {
@@ -49,7 +55,7 @@ struct shmuring_rel shx_fork_of(Oid relid, text *fork_name, RmgrId *rmgr)
 	if (acl != ACLCHECK_OK)
 		aclcheck_error(acl, get_relkind_objtype(rel->rd_rel->relkind), RelationGetRelationName(rel));
 	/* A page has all rows. */
-	if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+	if (check_enable_rls(rows_of(rel), InvalidOid, true) == RLS_ENABLED)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				errmsg("row-level security hides rows of relation \"%s\"",
 				       RelationGetRelationName(rel))));

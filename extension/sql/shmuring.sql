@@ -4,6 +4,7 @@ CREATE EXTENSION shmuring;
 CREATE EXTENSION pageinspect;
 
 CREATE TABLE t AS SELECT i, 'row ' || i AS text FROM generate_series(1, 1000) i;
+CREATE INDEX t_i ON t (i);
 CREATE TABLE empty (i int);
 VACUUM (FREEZE) t;
 CHECKPOINT;
@@ -74,10 +75,11 @@ SELECT is_serving, pid > 0 AS has_pid FROM shmuring_communicator;
 SELECT part, count(*) FROM pg_stat_shmuring GROUP BY part ORDER BY part;
 SELECT shmuring_stat_reset();
 RESET ROLE;
--- Row-level security hides rows, a page does not.
+-- Row-level security hides rows, a page does not, nor does one of an index.
 ALTER TABLE t ENABLE ROW LEVEL SECURITY;
 SET ROLE regress_shmuring_reader;
 SELECT shmuring_read_page('t', 'main', 0);
+SELECT shmuring_read_page('t_i', 'main', 0);
 SELECT * FROM shmuring_compare('t');
 RESET ROLE;
 -- EXECUTE alone does not do.
