@@ -361,7 +361,7 @@ void shx_compare_answer(const struct shmuring_request *request, RmgrId rmgr, con
 					LSN_FORMAT_ARGS(c.here.lsn), LSN_FORMAT_ARGS(c.there.lsn), offset)));
 }
 
-/* What is compared. The lock on the relation is kept to the end of the transaction: its file stays. */
+/* What is compared. */
 static void begin(struct comparison *c, Oid relid, text *fork_name)
 {
 	Relation rel = relation_open(relid, AccessShareLock);

@@ -37,7 +37,10 @@ static Oid rows_of(Relation rel)
 	return rel->rd_index != NULL ? rel->rd_index->indrelid : RelationGetRelid(rel);
 }
 
-/* The relation fork that the caller names, if its bytes are the caller's to see. */
+/*
+ * The relation fork that the caller names, if its bytes are the caller's to see. The lock is kept to the end of the
+ * transaction, as a query's: until then the fork's file stays, and no block is cut off it.
+ */
 struct shmuring_rel shx_fork_of(Oid relid, text *fork_name, RmgrId *rmgr)
 {
 	ForkNumber fork = forkname_to_number(text_to_cstring(fork_name));
@@ -66,7 +69,7 @@ struct shmuring_rel shx_fork_of(Oid relid, text *fork_name, RmgrId *rmgr)
 #endif
 	if (rmgr != NULL)
 		*rmgr = shx_rmgr_of(rel);
-	relation_close(rel, AccessShareLock);
+	relation_close(rel, NoLock);
 	return named;
 }
 

@@ -20,6 +20,12 @@ SELECT shmuring_rel_size('empty', 'main');
 SELECT shmuring_prefetch('t', 'main', 0, 5), shmuring_prefetch('t', 'main', 3, 0);
 SELECT shmuring_last_written_lsn('t', 'main', 0) <= pg_current_wal_lsn() AS is_past;
 
+-- While a transaction reads pages of a relation, nobody cuts blocks off it.
+BEGIN;
+SELECT length(shmuring_read_page('t', 'main', 0));
+SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 't'::regclass;
+COMMIT;
+
 -- Its own files are the same; what was not written there yet is not.
 SELECT * FROM shmuring_compare('t');
 SELECT * FROM shmuring_compare('t', 'vm');
