@@ -81,7 +81,7 @@ static void hand_on_log(struct shmuring_host *host)
 	}
 }
 
-/* Starts the host; NULL, and a line in the log, if it does not start. */
+/* Starts the host; NULL, and a line in the log, if it does not start: an error would have it started anew at once. */
 static struct shmuring_host *start(void)
 {
 	struct shmuring_host *host = NULL;
@@ -91,7 +91,11 @@ static struct shmuring_host *start(void)
 	memset(&config, 0, sizeof(config));
 	config.size = sizeof(config);
 	/* Stays attached until the process ends: threads that hang may still look at it. */
-	config.region = shx_region();
+	if (shx_region_attach(&config.region, &err) < 0) {
+		ereport(WARNING, (errmsg("could not start the communicator: %s", err.text),
+				  errdetail("It could not attach the region \"%s\".", shx_region_file())));
+		return NULL;
+	}
 	config.service = shx_page_service;
 	config.grace_ms = GRACE;
 	if (shmuring_host_start(&config, &host, &err) < 0) {

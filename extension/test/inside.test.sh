@@ -122,6 +122,17 @@ ask 5002 'CREATE EXTENSION shmuring; CREATE TABLE t AS SELECT generate_series(1,
 ask 5002 'CHECKPOINT'
 until_true is_served 5002
 gives 5002 8192 "SELECT length(shmuring_read_page('t', 'main', 0))"
+# Without its lock file no worker can begin: that is said, and none is started all the time.
+worker=$(ask 5002 'SELECT pid FROM shmuring_communicator')
+rm "$WORK/b/shmuring.lock"
+kill -TERM "$worker"
+has_failed() { # TIMES
+    [ "$(grep -c 'could not start the communicator: ' "$WORK/b.log")" -ge "$1" ]
+}
+until_true has_failed 2
+# By the log's own times, in seconds: 5 s are waited.
+mapfile -t failed < <(sed -nE 's/^(.{19}).* could not start the communicator: .*/\1/p' "$WORK/b.log")
+[ $(($(date -d "${failed[1]}" +%s) - $(date -d "${failed[0]}" +%s))) -ge 3 ] || fail 'workers are started all the time'
 stop b
 all_is_well
 
