@@ -60,6 +60,10 @@ fi
 as_user=(env -i)
 if [ "$(id -u)" -eq 0 ]; then
     chown -R postgres: "$scratch"
+    # A region that is another user's, and everybody's to write: root alone can make one for the tests.
+    "$tree/usr/bin/shmuring" region create --region "$scratch/foreign.region" >/dev/null
+    chown nobody "$scratch/foreign.region"
+    chmod 666 "$scratch/foreign.region"
     as_user=(setpriv --reuid=postgres --regid=postgres --init-groups --no-new-privs env -i)
 fi
 "${as_user[@]}" PATH="$tree/$lib/bin:$tree/usr/bin:/usr/bin:/bin" HOME="$scratch" LANG=C.UTF-8 \

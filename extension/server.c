@@ -90,6 +90,25 @@ static bool has_communicator(void)
 	return shmuring_region_info(region, &info) == 0 && info.communicator != 0;
 }
 
+/* Anybody may make files in /dev/shm: whoever has made ours could read and answer all that goes through it. */
+static void refuse_foreign(void)
+{
+	struct stat st;
+	int fd = shmuring_region_fd(region);
+
+	/* Inside it is PostgreSQL's memory. */
+	if (fd < 0)
+		return;
+	if (fstat(fd, &st) < 0)
+		ereport(FATAL, (errcode_for_file_access(),
+				errmsg("could not stat region \"%s\": %m", shx_region_file())));
+	if (st.st_uid != geteuid() && st.st_uid != 0)
+		ereport(FATAL, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("could not begin to use region \"%s\": it belongs to another user",
+				       shx_region_file()),
+				errhint("Remove the file, or have shmuring.region name another one.")));
+}
+
 /* Begins a life; another server's is an error, but one whose last process is just dying is waited for. */
 static void begin_life(void)
 {
@@ -97,6 +116,7 @@ static void begin_life(void)
 	struct shmuring_error err;
 	int code;
 
+	refuse_foreign();
 	while ((code = shmuring_server_begin(region, GetSystemIdentifier(), &life, &err)) < 0) {
 		life = NULL;
 		if (code != SHMURING_ERR_LIFE_HELD || shmuring_deadline_ms(0) >= until)

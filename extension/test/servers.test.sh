@@ -83,3 +83,12 @@ wait "$communicator" || fail 'the communicator did not end clean'
 make_cluster c "shmuring.communicator_path = '/nowhere/shmuring'"
 if pg_ctl start -D "$WORK/c" -l "$WORK/c.log" -o '-p 5003' -w -s 2>"$WORK/said"; then fail 'no program'; fi
 grep -q 'could not start the communicator with "/nowhere/shmuring": No such file' "$WORK/c.log" || fail 'not told by name'
+
+# Nor is a region that another user has made, whoever may open it: ci/postgres.sh makes one if it can.
+if [ -e "$SCRATCH/foreign.region" ]; then
+    make_cluster d "shmuring.region = '$SCRATCH/foreign.region'"
+    if pg_ctl start -D "$WORK/d" -l "$WORK/d.log" -o '-p 5004' -w -s 2>"$WORK/said"; then fail "another user's region"; fi
+    grep -q 'could not begin to use region .*/foreign.region": it belongs to another user' "$WORK/d.log" ||
+        fail 'd was not refused by name'
+    [ -e "$SCRATCH/foreign.region" ] || fail 'the region was removed'
+fi
