@@ -118,7 +118,7 @@ static void read_here(struct comparison *c, struct copy *copy)
 	if (copy->status != SHMURING_PAGE_READ)
 		return;
 	take(c, copy);
-	if (copy->lsn > shx_newest_here())
+	if (copy->lsn > shmuring__newest())
 		copy->status = SHMURING_DAMAGED;
 }
 

@@ -110,11 +110,6 @@ int64 shx_size_here(struct shmuring_rel rel)
 	return file.exists ? smgrnblocks(file.reln, file.fork) : 0;
 }
 
-XLogRecPtr shx_newest_here(void)
-{
-	return RecoveryInProgress() ? GetCurrentReplayRecPtr(NULL) : GetXLogInsertRecPtr();
-}
-
 /*
  * The end of the last record that is flushed, or of a later one. What is flushed in the background ends where a page of
  * WAL does, perhaps within a record, whose rest nobody may flush for long: a standby never replays up to there.
@@ -159,7 +154,7 @@ static uint64 block_lsn(struct shmuring_rel rel, uint32 block, char *scratch)
 
 	if (rel.fork == MAIN_FORKNUM && shx_read_here(rel, block, scratch) == SHMURING_PAGE_READ)
 		lsn = PageGetLSN(scratch);
-	if (lsn == InvalidXLogRecPtr || lsn > shx_newest_here())
+	if (lsn == InvalidXLogRecPtr || lsn > shmuring__newest())
 		return not_modified_since(noted_of(rel, block));
 	if (!RecoveryInProgress())
 		XLogFlush(lsn);

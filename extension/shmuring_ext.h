@@ -129,8 +129,6 @@ uint32 shx_block_of(int64 block);
 uint32 shx_read_here(struct shmuring_rel rel, uint32 block, char *page);
 /* Blocks of a fork here; 0 if there is none. */
 int64 shx_size_here(struct shmuring_rel rel);
-/* No page of this server has a later LSN, but one that is damaged. */
-XLogRecPtr shx_newest_here(void);
 
 /* -------------------------------------------------------------------------------- compare.c: pages against ours */
 

@@ -18,7 +18,8 @@
  *   pages                of each block with status 0, in order, if they were asked for
  *
  * Status: 0 read; 1 there is no such relation fork; 2 the block is past its end; 3 the page is damaged (its header, or
- * its checksum); 4 WAL up to not_modified_since was not replayed in time, and nothing was read.
+ * its checksum; of masked pages also an LSN that no WAL has come to); 4 WAL up to not_modified_since was not replayed
+ * in time, and nothing was read.
  */
 #include "standby.h"
 
@@ -109,6 +110,13 @@ shmuring__flush_all(void)
 		lsn -= SizeOfXLogShortPHD;
 	XLogFlush(lsn);
 	return lsn;
+}
+
+/* No page of this server has a later LSN, but one that is damaged. */
+XLogRecPtr
+shmuring__newest(void)
+{
+	return RecoveryInProgress() ? GetCurrentReplayRecPtr(NULL) : GetXLogInsertRecPtr();
 }
 
 static bool
@@ -279,6 +287,27 @@ shmuring_source_pages_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_BYTEA_P(answer);
 }
 
+/* Masks and digests a page that was read, and notes that; false if its LSN is one that no WAL has come to. */
+static bool
+digest_page(entry *e, const shmuring_block *b, char *scratch, RmgrId rmgr)
+{
+	XLogRecPtr	lsn = PageGetLSN(scratch);
+
+	if (lsn > shmuring__newest())
+	{
+		e->status = SHMURING_DAMAGED;
+		return false;
+	}
+	e->lsn = lsn;
+	/* A page that is all zero is told by digest 0. */
+	if (!shmuring__is_all_zero(scratch))
+	{
+		shmuring__mask_page(scratch, b->fork, b->block, rmgr);
+		e->digest = shmuring__digest(scratch);
+	}
+	return true;
+}
+
 /*
  * shmuring_source_masked(spc oid, db oid, rel oid, fork int2, kind text, block int8[], not_modified_since pg_lsn,
  *						  timeout_ms int, exact bool, pages bool) returns bytea
@@ -318,17 +347,10 @@ shmuring_source_masked_sql(PG_FUNCTION_ARGS)
 	{
 		name.block = block_of(DatumGetInt64(blocks[i]));
 		entries[i].status = shmuring__read_block(&file, &name, scratch);
-		if (entries[i].status != SHMURING_PAGE_READ)
+		if (entries[i].status != SHMURING_PAGE_READ || !digest_page(&entries[i], &name, scratch, rmgr))
 			continue;
-		entries[i].lsn = PageGetLSN(scratch);
 		if (!RecoveryInProgress())
 			read_lsn = Max(read_lsn, entries[i].lsn);
-		/* A page that is all zero is told by digest 0. */
-		if (!shmuring__is_all_zero(scratch))
-		{
-			shmuring__mask_page(scratch, name.fork, name.block, rmgr);
-			entries[i].digest = shmuring__digest(scratch);
-		}
 		if (wants_pages)
 		{
 			memcpy(to, scratch, BLCKSZ);

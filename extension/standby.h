@@ -57,6 +57,7 @@ typedef struct
 
 /* standby.c */
 extern XLogRecPtr shmuring__flush_all(void);
+extern XLogRecPtr shmuring__newest(void);
 
 /* standby_read.c */
 extern void shmuring__open_fork(shmuring_fork *file, const shmuring_block *b);

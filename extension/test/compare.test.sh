@@ -85,6 +85,11 @@ put "$accounts" 5 <"$WORK/old"
 get "$WORK/right" 7 | put "$accounts" 8
 get "$WORK/right" 8 | put "$accounts" 7
 put "$accounts" 10 </dev/zero
+# LSNs that no WAL has come to, here and there.
+stop primary
+flip "$accounts" $((12 * 8192 + 3))
+flip "${accounts/standby/primary}" $((14 * 8192 + 3))
+start primary 5001
 flip "$(file_of pgbench_accounts_pkey)" $((2 * 8192 + 8192 - 30))
 flip "$(file_of pgbench_accounts vm)" 40
 flip "$(file_of pgbench_accounts fsm)" 100
@@ -96,11 +101,15 @@ swapped() { # BLOCK OTHER: a page that is newer than it may be, or older, or as 
 }
 is_found pgbench_accounts:main:3:bytes pgbench_accounts:main:5:old pgbench_accounts:main:10:zeroed \
     pgbench_accounts:main:7:"$(swapped 7 8)" pgbench_accounts:main:8:"$(swapped 8 7)" \
+    pgbench_accounts:main:12:damaged pgbench_accounts:main:14:damaged_on_primary \
     pgbench_accounts_pkey:main:2:bytes pgbench_accounts:vm:0:bytes
 grep -q '"offset":8142' "$WORK/report" || fail "the flipped byte is elsewhere: $(cat "$WORK/report")"
 
 # Put right, but for a file that is cut off.
 stop standby
+stop primary
+flip "${accounts/standby/primary}" $((14 * 8192 + 3))
+start primary 5001
 cp "$WORK/right" "$accounts"
 index=$(file_of pgbench_accounts_pkey)
 flip "$index" $((2 * 8192 + 8192 - 30))
