@@ -127,6 +127,23 @@ fn readers_show_servers_what_writers_have_noted_and_nothing_beyond() {
 }
 
 #[test]
+fn a_server_that_came_back_further_behind_hears_anew_how_far_writers_are() {
+    let bed = Bed::new(GrpcOptions { lsn_wait: Duration::from_millis(200), ..patient() });
+    bed.fence();
+    assert_eq!(bed.apply(vec![write(on(1), 6000)]), [Ok(1)]);
+    let behind = &bed.servers[0];
+    assert!(soon(|| behind.ingest.borrow().0 == 6000));
+    behind.kill();
+    behind.ingest.send_replace((1000, 500));
+    behind.start();
+    // Nobody writes any more, and a read of what was written elsewhere is not to wait for the next who does.
+    assert!(soon(|| bed.c.ask(&batch(Kind::Future, 0, vec![block(on(0), 6000)])).remove(0).is_ok()));
+    // It is no write: whoever fenced the server meanwhile is left alone.
+    let written = behind.written();
+    assert_eq!(written.iter().filter(|w| matches!(w, Written::Fence(_))).count(), 1, "{written:?}");
+}
+
+#[test]
 fn a_fence_of_a_server_that_is_away_comes_before_its_first_mutation() {
     let bed = Bed::new(GrpcOptions { connect: Duration::from_secs(2), answer: Duration::from_secs(2), ..patient() });
     bed.servers[1].kill();

@@ -46,9 +46,10 @@ pub(super) struct Writer {
     term: Mutex<Option<Term>>,
     /// The attachment whose server does not know the service. The next may lead to one that does.
     takes_none: AtomicU64,
-    /// Up to where the writer has come, and up to where the server was told so.
+    /// Up to where the writer has come.
     wanted: AtomicU64,
-    told: AtomicU64,
+    /// Up to where a server was told so, and on which attachment: whoever comes next may be further behind.
+    told: Mutex<(u64, Lsn)>,
     more: Notify,
 }
 
@@ -61,7 +62,7 @@ impl Writes {
                 term: Mutex::default(),
                 takes_none: AtomicU64::new(u64::MAX),
                 wanted: AtomicU64::new(0),
-                told: AtomicU64::new(0),
+                told: Mutex::default(),
                 more: Notify::new(),
             })
         };
@@ -167,6 +168,13 @@ impl Writer {
         if lsn <= LAST_LSN && self.wanted.fetch_max(lsn, Ordering::AcqRel) < lsn {
             self.more.notify_one();
         }
+    }
+
+    /// Whether the server of the present attachment was told `wanted`. While there is none, whether the last one was.
+    fn is_told(&self, wanted: Lsn) -> bool {
+        let (generation, told) = *lock(&self.told);
+        let is_here = self.shard.current().is_none_or(|link| link.generation == generation);
+        wanted == 0 || wanted <= told && is_here
     }
 
     /// Whether the server of an attachment does not know the service.
@@ -280,7 +288,8 @@ impl Writer {
         ServiceError { detail, ..e }
     }
 
-    /// Applies mutations; fences first where this attachment or the term is new.
+    /// Applies mutations; fences first where this attachment or the term is new. Where there are none only where the term
+    /// is: a server that another region writes by now is taken from nobody for word of how far this one is.
     async fn apply(&self, term: Term, mutation: Vec<Mutation>, written_lsn: Lsn) -> Result<Vec<Result<u64>>> {
         if self.takes_none_now() {
             return Err(ServiceError::read_only());
@@ -290,7 +299,9 @@ impl Writer {
         // What else is under way may have begun a server life meanwhile.
         let term = self.newest(term);
         let link = self.shard.link().await?;
-        self.fence(&mut fenced, &link, term).await?;
+        if count > 0 || fenced.is_none_or(|(_, last)| last != term) {
+            self.fence(&mut fenced, &link, term).await?;
+        }
         if self.takes_none(link.generation) {
             return Err(ServiceError::read_only());
         }
@@ -302,7 +313,10 @@ impl Writer {
             NoResults::Refused(e) => self.failed(&link, "mutations", e),
             NoResults::Broken(what) => broken(&self.about(&link, "mutations"), what),
         })?;
-        self.told.fetch_max(written_lsn, Ordering::AcqRel);
+        let mut told = lock(&self.told);
+        let before = if told.0 == attachment { told.1 } else { 0 };
+        *told = (attachment, written_lsn.max(before));
+        drop(told);
         Ok(results.into_iter().map(|r| r.map_err(|e| self.failed(&link, "a mutation", e))).collect())
     }
 
@@ -324,7 +338,7 @@ impl Writer {
 }
 
 /// Tells a server who writes, if it could not be reached at the beginning of the term; and how far the writer has come,
-/// when a write of another shard, or a read that waits, has shown it.
+/// when a write of another shard, or a read that waits, has shown it, and anew on each attachment.
 async fn tell(writer: Arc<Writer>) {
     let mut pause = PAUSE;
     let mut said = None;
@@ -336,7 +350,7 @@ async fn tell(writer: Arc<Writer>) {
             continue;
         };
         let is_late = writer.is_unfenced(term).await;
-        if !is_late && wanted <= writer.told.load(Ordering::Acquire) {
+        if !is_late && writer.is_told(wanted) {
             writer.news(&mut attached).await;
             continue;
         }
