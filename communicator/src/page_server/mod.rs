@@ -49,9 +49,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{watch, Mutex};
 use tokio::task::JoinHandle;
 use tonic::codec::CompressionEncoding;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
-use tonic::Status;
+use tonic::{Request, Status};
 
 /// How often a silent connection is asked for a sign of life.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -200,6 +201,10 @@ impl PageServer {
         }
         let reads = PageServiceServer::new(reads::Reads(shared.clone())).accept_compressed(CompressionEncoding::Gzip);
         let writes = WriteServiceServer::new(writes::Writes(shared.clone())).max_decoding_message_size(MAX_MESSAGE);
+        // Before a message is read: whoever is not let in has none of it kept in memory.
+        let keeper = shared.clone();
+        let admit = move |call: Request<()>| keeper.gate.admit(call.metadata()).map(|()| call);
+        let (reads, writes) = (InterceptedService::new(reads, admit.clone()), InterceptedService::new(writes, admit));
         let stopping = shared.clone();
         let serving = server.add_service(reads).add_service(writes).serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),

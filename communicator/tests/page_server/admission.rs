@@ -5,7 +5,7 @@ use shmuring::lsn::shards::Sharding;
 use shmuring_communicator::wire::mutation::Term;
 use shmuring_communicator::wire::proto::page_api::page_service_client::PageServiceClient;
 use shmuring_communicator::wire::proto::page_api::{GetPageStatusCode, GetRelSizeRequest};
-use shmuring_communicator::wire::proto::write::{FenceRequest, Retry, Shard};
+use shmuring_communicator::wire::proto::write::{ApplyRequest, ApplyResponse, FenceRequest, Retry, Shard};
 use shmuring_communicator::wire::read::rel_out;
 use std::process::Command;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
@@ -113,6 +113,26 @@ async fn tenants_and_tokens_are_checked_on_every_call() {
     soon(async { while code(&server, Caller::tenant(5, Some("new"))).await != Code::Ok {} }).await;
     assert_eq!(code(&server, Caller::tenant(5, Some("all"))).await, Code::InvalidArgument);
     assert!(!server.log().contains("fives"), "tokens do not go to the log");
+}
+
+#[tokio::test]
+async fn a_caller_is_refused_before_any_message_of_its_is_read() {
+    let site = Site::new();
+    let tokens = site.path("tokens");
+    private_file(&tokens, b"all\n");
+    let server = site.start(&["--token-file", tokens.to_str().unwrap()]);
+    let mut grpc = tonic::client::Grpc::new(server.channel());
+    for path in ["/shmuring.write.v1.WriteService/Apply", "/page_api.PageService/GetPages"] {
+        grpc.ready().await.unwrap();
+        // It never comes: who reads it before asking for the token waits for it, and keeps what has come.
+        let (never, messages) = tokio::sync::mpsc::channel::<ApplyRequest>(1);
+        let mut request = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(messages));
+        Caller::default().target.write(None, request.metadata_mut());
+        let codec = tonic_prost::ProstCodec::<ApplyRequest, ApplyResponse>::default();
+        let answer = soon(grpc.client_streaming(request, path.parse().unwrap(), codec)).await;
+        assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated, "{path}");
+        drop(never);
+    }
 }
 
 #[tokio::test]
