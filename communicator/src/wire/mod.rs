@@ -23,5 +23,8 @@ pub mod read;
 pub const MAX_KEYS: usize = 32;
 /// Largest frame that either side takes: a message of pages is one, not 17, each with a system call at both ends.
 pub const MAX_FRAME: u32 = 1 << 20;
-/// Most bytes of a message: a group of 64 mutations of 32 pages each, and some.
+/// Most bytes of what a server takes: a group of 64 mutations of 32 pages each, and some.
 pub const MAX_MESSAGE: usize = 24 << 20;
+/// Most bytes of what a client takes: 32 pages, a segment, or the results of 64 mutations. Of parts that say nothing a
+/// message makes some twenty times its size in memory.
+pub const MAX_ANSWER: usize = 1 << 20;

@@ -205,6 +205,15 @@ fn malformed_messages_are_errors_and_no_pages() {
 }
 
 #[test]
+fn an_answer_that_is_longer_than_any_is_refused_by_its_length() {
+    // Of 2 MiB, in which a million pages of nothing would have room.
+    let server = raw_server(200, "application/grpc", vec![0, 0, 32, 0, 0]);
+    let c = client(&format!("http://{server}?{IDS}"), patient());
+    let e = c.get(7).expect_err("no page");
+    assert!(e.detail.contains("length too large") && e.detail.contains(&server), "{e}");
+}
+
+#[test]
 fn a_connection_that_breaks_in_the_middle_of_a_page_is_an_error_and_no_page() {
     let good = GetPageResponse {
         request_id: Some(RequestId { id: 1, attempt: 0 }),

@@ -16,7 +16,7 @@ use crate::wire::metadata::{Target, Token};
 use crate::wire::proto::page_api::page_service_client::PageServiceClient;
 use crate::wire::proto::page_api::{GetPageRequest, GetPageResponse};
 use crate::wire::proto::write::write_service_client::WriteServiceClient;
-use crate::wire::{MAX_FRAME, MAX_MESSAGE};
+use crate::wire::{MAX_ANSWER, MAX_FRAME};
 use hyper_util::rt::TokioIo;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,12 +102,12 @@ impl Link {
 
     /// For single calls.
     pub(super) fn reads(&self, lane: Lane) -> PageServiceClient<Channel> {
-        PageServiceClient::new(self.lane(lane).0.clone()).max_decoding_message_size(MAX_MESSAGE)
+        PageServiceClient::new(self.lane(lane).0.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// For writes, and word of ingest.
     pub(super) fn writes(&self) -> WriteServiceClient<Channel> {
-        WriteServiceClient::new(self.control.clone()).max_decoding_message_size(MAX_MESSAGE)
+        WriteServiceClient::new(self.control.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// Sends requests on a stream that nobody uses.
