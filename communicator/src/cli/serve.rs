@@ -41,7 +41,8 @@ pub(super) struct Args {
     /// MiB of writes that a store gathers in memory before they become files, and that a take-over reads anew.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     memtable: u64,
-    /// MiB of pages kept in memory, each with the LSN it is valid to; 0: none [default: 64 for a store, 0 for others].
+    /// MiB of pages kept in memory, each with the LSN it is valid to; 0: none [default: 64 for a store and page servers, 0
+    /// for others].
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     cache_memory: Option<u64>,
     /// What the page cache evicts goes to this file, which is made or emptied at the start.
