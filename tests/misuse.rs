@@ -431,14 +431,18 @@ fn an_owner_line_that_claims_slots_of_others_is_refused() {
     let v = Victim::new();
     let parts = v.region.parts();
     let slot = &parts.slots[3];
-    for (first, count) in [(4, 1), (0, 9), (0, 3), (u32::MAX, 2), (3, u32::MAX)] {
+    let lines = [(4, 1), (0, 9), (0, 3), (u32::MAX, 2), (3, u32::MAX)];
+    // With the block of the slot, and with one that would be the claimed slots'.
+    for ((first, count), block) in lines.into_iter().flat_map(|line| [(line, 3), (line, line.0)]) {
         let mut b = Backend::attach(&v.region, 3, 1).unwrap();
         let at = b.fill(3, &read()).unwrap();
         // SAFETY: the slot is Filling, and this is its owner.
         slot.control.with_mut(|p| unsafe { ((*p).owner_first, (*p).owner_count) = (first, count) });
+        // SAFETY: as above.
+        slot.request.with_mut(|p| unsafe { (*p).arg = block });
         b.submit(at).unwrap();
         serve(&v);
-        assert_eq!(b.finish(at).unwrap(), Completion::fail(libc::EINVAL), "{first} {count}");
+        assert_eq!(b.finish(at).unwrap(), Completion::fail(libc::EINVAL), "{first} {count}, block {block}");
     }
 }
 
