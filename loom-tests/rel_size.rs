@@ -13,8 +13,9 @@ use shmuring::request::RelTag;
 use std::sync::Arc;
 use support::{check_reaching, communicator, saw, twin, World, REL, WIDE};
 
-/// The visibility map of the same relation: in the same entry, since there is one.
-const OTHER: RelTag = RelTag { fork: 2, ..REL };
+/// Forks that come into the same entry, since there is one, each told apart by another word of it: the visibility map of
+/// the same relation, and a relation of the same number in another database.
+const OTHERS: [RelTag; 2] = [RelTag { fork: 2, ..REL }, RelTag { db_oid: REL.db_oid + 1, ..REL }];
 
 struct Kept {
     world: Arc<World>,
@@ -99,32 +100,33 @@ fn rs_2_weakened_takes_new_words_under_the_old_stamp() {
     twin("RS_2", WIDE, grows);
 }
 
-/// Another fork takes the entry, and gives it back.
+/// Another fork takes the entry.
+fn changes_hands(other: RelTag) {
+    let kept = Kept::new();
+    let shared = kept.clone();
+    let serving = thread::spawn(move || {
+        serve(&shared, |mut writer| {
+            set(&mut writer, REL, Outcome::Set(10, 100));
+            set(&mut writer, other, Outcome::Set(3, 200));
+        });
+    });
+    if let Some(found) = kept.look(REL, 0) {
+        saw("first");
+        assert_eq!(found, (10, 100));
+    }
+    if let Some(found) = kept.look(other, 0) {
+        saw("other");
+        assert_eq!(found, (3, 200));
+    }
+    serving.join().unwrap();
+    assert_eq!((kept.look(REL, 0), kept.look(other, 0)), (None, Some((3, 200))));
+}
+
 #[test]
 fn an_entry_that_changes_hands_is_nobody_else_s_size() {
-    check_reaching(WIDE, &["first", "other"], || {
-        let kept = Kept::new();
-        let shared = kept.clone();
-        let serving = thread::spawn(move || {
-            serve(&shared, |mut writer| {
-                set(&mut writer, REL, Outcome::Set(10, 100));
-                set(&mut writer, OTHER, Outcome::Set(3, 200));
-            });
-        });
-        match kept.look(REL, 0) {
-            None => {}
-            Some(found) => {
-                saw("first");
-                assert_eq!(found, (10, 100));
-            }
-        }
-        if let Some(found) = kept.look(OTHER, 0) {
-            saw("other");
-            assert_eq!(found, (3, 200));
-        }
-        serving.join().unwrap();
-        assert_eq!((kept.look(REL, 0), kept.look(OTHER, 0)), (None, Some((3, 200))));
-    });
+    for other in OTHERS {
+        check_reaching(WIDE, &["first", "other"], move || changes_hands(other));
+    }
 }
 
 /// The communicator dies with a change under way, whose I/O is done; its successor answers it anew.
@@ -162,16 +164,16 @@ fn new_life() {
         serve(&shared, |mut writer| {
             set(&mut writer, REL, Outcome::Set(10, 100));
             shared.parts().header.life.life.store(1, Ordering::Relaxed);
-            let asked = writer.ask(OTHER);
+            let asked = writer.ask(OTHERS[0]);
             writer.fill(asked, Some(3), 200);
         });
     });
     assert_eq!(kept.look(REL, 1), None, "a size of an older life");
-    if kept.look(OTHER, 1).is_some() {
+    if kept.look(OTHERS[0], 1).is_some() {
         saw("the new life");
     }
     serving.join().unwrap();
-    assert_eq!((kept.look(REL, 1), kept.look(OTHER, 1)), (None, Some((3, 200))));
+    assert_eq!((kept.look(REL, 1), kept.look(OTHERS[0], 1)), (None, Some((3, 200))));
 }
 
 #[test]
