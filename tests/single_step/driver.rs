@@ -81,23 +81,37 @@ pub struct Figures {
     pub asleep: u32,
     /// Kills whose victim had to be stepped all the way.
     pub stepped: u32,
+    /// Kills whose victim went another way even then: it died, but at another instruction.
+    pub elsewhere: u32,
+}
+
+/// Words of the board for each case.
+const WORDS: usize = 5;
+
+/// How a victim came to where it was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Landing {
+    Run,
+    Stepped,
+    Elsewhere,
 }
 
 impl Figures {
     fn put(self, board: Board, case: usize) {
-        let all = [self.instructions, self.kills, self.asleep, self.stepped];
-        all.iter().enumerate().for_each(|(i, n)| board.set(FIGURES + case * all.len() + i, *n));
+        let all: [u32; WORDS] = [self.instructions, self.kills, self.asleep, self.stepped, self.elsewhere];
+        all.iter().enumerate().for_each(|(i, n)| board.set(FIGURES + case * WORDS + i, *n));
     }
 
     fn get(board: Board, case: usize) -> Self {
-        let [instructions, kills, asleep, stepped] = std::array::from_fn(|i| board.get(FIGURES + case * 4 + i));
-        Self { instructions, kills, asleep, stepped }
+        let [instructions, kills, asleep, stepped, elsewhere] =
+            std::array::from_fn(|i| board.get(FIGURES + case * WORDS + i));
+        Self { instructions, kills, asleep, stepped, elsewhere }
     }
 }
 
 /// Kills a victim at every instruction of every case, and prints how many there were. What is wrong, if anything.
 pub fn kill_everywhere(name: &str, cases: &'static [Case], fault: Fault) -> Result<(), String> {
-    assert!(FIGURES + cases.len() * 4 <= 1024);
+    assert!(FIGURES + cases.len() * WORDS <= 1024);
     // Of the tables so little that whatever comes in must push something out.
     let site = Site::with(name, &Options { written_buckets: 1, rel_sizes: SET as u32, ..Options::new(SLOTS) });
     let board = site.board;
@@ -121,12 +135,14 @@ pub fn kill_everywhere(name: &str, cases: &'static [Case], fault: Fault) -> Resu
         sum.instructions += f.instructions;
         sum.kills += f.kills;
         sum.stepped += f.stepped;
+        sum.elsewhere += f.elsewhere;
     }
     println!(
-        "{name}: {} instructions, {} kills ({} stepped from the mark), {:.1?}",
+        "{name}: {} instructions, {} kills ({} stepped from the mark, {} elsewhere), {:.1?}",
         sum.instructions,
         sum.kills,
         sum.stepped,
+        sum.elsewhere,
         begin.elapsed()
     );
     Ok(())
@@ -194,10 +210,11 @@ fn every_instruction(w: &mut World<'_>, case: &Case) -> Result<Figures, String> 
     let inside = trace.asleep.iter().map(|k| (*k, true));
     for (k, is_inside) in between.chain(inside) {
         w.board.set(INSTRUCTION, (k - trace.go) as u32);
-        let stepped = killing.kill(w, k, is_inside)?;
+        let landing = killing.kill(w, k, is_inside)?;
         figures.kills += 1;
-        figures.asleep += u32::from(is_inside);
-        figures.stepped += u32::from(stepped);
+        figures.asleep += u32::from(is_inside && landing != Landing::Elsewhere);
+        figures.stepped += u32::from(landing == Landing::Stepped);
+        figures.elsewhere += u32::from(landing == Landing::Elsewhere);
     }
     Ok(figures)
 }
@@ -253,9 +270,8 @@ impl<'c> Killing<'c> {
         Self { case, trace, ways: ways_from(0), later: trace.resumed().map(ways_from).unwrap_or_default(), turn: false }
     }
 
-    /// Kills a victim that has executed the instructions before `k`; or, `inside` of it, one that sleeps in it. Whether it
-    /// had to be stepped all the way.
-    fn kill(&mut self, w: &mut World<'_>, k: usize, inside: bool) -> Result<bool, String> {
+    /// Kills a victim that has executed the instructions before `k`; or, `inside` of it, one that sleeps in it.
+    fn kill(&mut self, w: &mut World<'_>, k: usize, inside: bool) -> Result<Landing, String> {
         self.turn = !self.turn;
         for retry in 0..=RETRIES {
             let stepped = retry == RETRIES;
@@ -267,10 +283,10 @@ impl<'c> Killing<'c> {
             }
             end(w, self.case, t, self.turn)?;
             if is_there {
-                return Ok(stepped);
+                return Ok(if stepped { Landing::Stepped } else { Landing::Run });
             }
         }
-        Ok(true)
+        Ok(Landing::Elsewhere)
     }
 
     /// Leads a victim to instruction `k`.
