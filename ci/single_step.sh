@@ -11,4 +11,11 @@ trap 'rm -rf "$scratch"' EXIT
 cargo test --profile checked --test single_step -- --nocapture "$@" | tee "$scratch/out"
 # Of communicators in C, through the C interface.
 ci/checked.sh --test single_step_in_c -- --nocapture "$@" | tee -a "$scratch/out"
-awk '/ instructions, .* kills \(/ { i += $2; k += $4 } END { printf "%d instructions stepped, %d kills in all\n", i, k }' "$scratch/out"
+# A filter that fits nothing, or an operation that came to no kill, shows nothing.
+awk -v chosen=$# '
+    /^test result: ok/ { n += $4 }
+    / instructions, .* kills \(/ { i += $2; k += $4; if ($4 == 0) none = 1 }
+    END {
+        printf "%d instructions stepped, %d kills in all\n", i, k
+        if (n == 0 || none || chosen == 0 && k == 0) { print "error: nothing was stepped" > "/dev/stderr"; exit 1 }
+    }' "$scratch/out"
