@@ -15,6 +15,13 @@ mapfile -t known < <(sed -nE 's/^ *\{ name = "([a-z0-9_]+)", path = .*/\1/p' fuz
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=("${known[@]}")
 jobs=${FUZZ_JOBS:-2}
+# From nothing a minute comes nowhere. The first corpus of a new target is made with FUZZ_KEEP.
+for target in "${targets[@]}"; do
+    [ -n "${FUZZ_KEEP:-}" ] || [ -n "$(find "fuzz/corpus/$target" -type f 2>/dev/null)" ] || {
+        echo "error: there is no corpus of $target in fuzz/corpus" >&2
+        exit 1
+    }
+done
 
 # libFuzzer itself is C++.
 if ! command -v "${CXX:-c++}" >/dev/null; then
@@ -78,8 +85,9 @@ run() { # TARGET
         /^Done / { runs = $2; time = $5 }
         /^stat::new_units_added/ { new = $2 }
         END { printf "%-10s %9d executions in %d s, coverage %d, features %d, %d seeds, %d new inputs\n",
-              target, runs, time, cov, ft, seeds, new }
-    ' "$log" | tee -a "$scratch/sum"
+              target, runs, time, cov, ft, seeds, new
+              exit !(cov > 0 && runs > seeds) }
+    ' "$log" | tee -a "$scratch/sum" || { echo "== $target FAILED: it ran blind, or no more than its corpus" >&2; return 1; }
 }
 
 echo "${#targets[@]} targets, $seconds s each, $jobs at a time, $with"
