@@ -237,6 +237,23 @@ fn a_successor_wakes_who_sleeps_on_a_completed_word() {
 }
 
 #[test]
+fn a_deadline_that_passes_after_the_claim_does_not_end_a_mutation() {
+    let site = Site::new("deadline", 8);
+    let mut c = holder(&site, 1);
+    let mut b = site.backend(0, 8);
+    let r = submit(&mut b, 0, &Request { deadline: Some(u64::MAX), ..truncate(7) });
+    site.board.wait(HELD, 1);
+    c.kill();
+    // As if it had passed meanwhile.
+    // SAFETY: the communicator is dead, and nobody else looks.
+    site.region.parts().slots[0].control.with_mut(|p| unsafe { (*p).extra.deadline = 1 });
+    let _c = site.communicator(State::Processing, answer);
+    b.wait(r, &Wait::for_ms(SOON_MS)).unwrap();
+    // It may have run, so that nothing but its own answer is one (R4).
+    assert_eq!(b.finish(r).unwrap(), Completion::ok(7));
+}
+
+#[test]
 fn a_stopped_communicator_keeps_the_role() {
     let site = Site::new("role-held", 8);
     let mut c = site.communicator(State::Processing, answer);
