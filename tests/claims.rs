@@ -122,6 +122,23 @@ fn a_forgotten_request_is_not_taken_for_a_later_one_of_its_generation() {
 }
 
 #[test]
+fn a_forgotten_request_that_is_finished_after_all_takes_no_later_answer_with_it() {
+    let region = region();
+    let parts = region.parts();
+    let mut b = Backend::attach(&region, 0, 1).unwrap();
+    let (mut c, _) = Communicator::take_role(&region, &parts).unwrap();
+    let create = Request::new(Opcode::Create, REL);
+    let forgotten = submit(&mut b, &create);
+    b.forget(forgotten).unwrap();
+    complete(claimed(&mut c, State::Processing));
+    assert_eq!(b.finish(forgotten), Ok(Completion::ok(1)));
+    let next = submit(&mut b, &create);
+    complete(claimed(&mut c, State::Processing));
+    assert_eq!(b.free_slot(), Err(Error::NoFreeSlot), "its answer waits for whoever asked");
+    assert_eq!(b.finish(next), Ok(Completion::ok(1)));
+}
+
+#[test]
 fn a_claim_whose_request_was_cancelled_gives_the_slot_back() {
     let region = region();
     let parts = region.parts();
