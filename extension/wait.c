@@ -142,19 +142,19 @@ int shx_try_call(const struct shmuring_request *request, struct shmuring_complet
 	struct shmuring_backend *b = shx_backend();
 	const void *from;
 	shmuring_ref ref;
-	int code = 0;
+	int code = 0, finished;
 
 	shx_wait_free(b);
 	ref = shmuring_start(b, request);
 	if (ref < 0)
 		shx_raise_call((int)ref, NULL, psprintf("start %s", shx_operation(request->opcode)));
 	shx_wait(b, ref, request);
-	if (page != NULL && shmuring_result(b, ref, done) == 0 && done->error == 0 &&
+	if (page != NULL && (code = shmuring_result(b, ref, done)) == 0 && done->error == 0 &&
 	    (code = shmuring_page(b, ref, 0, &from)) == 0)
 		memcpy(page, from, BLCKSZ);
-	(void)shmuring_finish(b, ref, done);
-	if (code < 0)
-		shx_raise_call(code, NULL, "take the page");
+	finished = shmuring_finish(b, ref, done);
+	if (code < 0 || finished < 0)
+		shx_raise_call(code < 0 ? code : finished, NULL, "take the result");
 	return done->error;
 }
 
